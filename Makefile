@@ -1,0 +1,37 @@
+# The commands of the README. Each sets up what it needs; a second run installs nothing again.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup demo up test check bench compose-test
+.DELETE_ON_ERROR:
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable ".[api,worker,cli,local,dev]"
+	touch $(INSTALLED)
+
+demo: setup
+	$(BIN)/finetuned demo
+
+up: setup
+	$(BIN)/finetuned up
+
+test: check
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m bench
+
+compose-test: setup
+	$(BIN)/python deploy/compose_test.py

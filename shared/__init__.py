@@ -1,0 +1,1 @@
+"""What the API and the workers mean by the same words."""

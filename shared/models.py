@@ -1,0 +1,180 @@
+"""The tables. Times are Unix seconds by the database's clock; every row belongs to a project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.database import now
+
+DEFAULT_PROJECT = "default"
+
+_EventId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Maps Python's types to the two databases' types."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
+        float: Double(),
+        int: BigInteger(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+    }
+
+
+class Document(Base):
+    """An uploaded file. The same bytes in one project are one document."""
+
+    __tablename__ = "documents"
+    __table_args__ = (UniqueConstraint("project_id", "sha256"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    filename: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(16))
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16), default="uploaded")
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    deleted_at: Mapped[float | None]
+
+
+class Job(Base):
+    """One row of work. Only `repositories/jobs.py` changes its status."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_ready", "status", "kind", "priority", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    priority: Mapped[int] = mapped_column(default=0)
+    parameters: Mapped[dict[str, Any]]
+    waits_for: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    attempt: Mapped[int] = mapped_column(default=0)
+    num_crashes: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None] = mapped_column(String(255))
+    lease_expires_at: Mapped[float | None]
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    progress_at: Mapped[float | None]
+    result: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(2000))
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    queued_at: Mapped[float] = mapped_column(server_default=now())
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class JobEvent(Base):
+    """What happened to a job, in order. Append-only: triggers refuse change and removal."""
+
+    __tablename__ = "job_events"
+
+    id: Mapped[int] = mapped_column(_EventId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    attempt: Mapped[int]
+    type: Mapped[str] = mapped_column(String(16))
+    level: Mapped[str] = mapped_column(String(8), default="info")
+    message: Mapped[str] = mapped_column(String(2000))
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class Dataset(Base):
+    """The examples that a setup job made, and what they were made of."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    base_model: Mapped[str] = mapped_column(String(512))
+    statistics: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class DatasetDocument(Base):
+    """Which documents a dataset was made of."""
+
+    __tablename__ = "dataset_documents"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    document_id: Mapped[str] = mapped_column(ForeignKey("documents.id"), primary_key=True, index=True)
+
+
+class Adapter(Base):
+    """A name; `live_number` is the version that answers."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(128))
+    live_number: Mapped[int | None]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class AdapterVersion(Base):
+    """Published weights. The row exists only if the folder does."""
+
+    __tablename__ = "adapter_versions"
+    __table_args__ = (UniqueConstraint("adapter_id", "number"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    adapter_id: Mapped[str] = mapped_column(ForeignKey("adapters.id"), index=True)
+    number: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
+    base_model: Mapped[str] = mapped_column(String(512))
+    metrics: Mapped[dict[str, Any]]
+    config: Mapped[dict[str, Any]]
+    size_bytes: Mapped[int]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    broken_reason: Mapped[str | None] = mapped_column(String(1000))
+    deleted_at: Mapped[float | None]
+
+
+class Promotion(Base):
+    """One move of an adapter's `live` alias."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(_EventId, primary_key=True, autoincrement=True)
+    adapter_id: Mapped[str] = mapped_column(ForeignKey("adapters.id"), index=True)
+    from_number: Mapped[int | None]
+    to_number: Mapped[int | None]
+    action: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class Worker(Base):
+    """A process that is there to work, as long as its heartbeat is fresh."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    heartbeat_at: Mapped[float] = mapped_column(server_default=now())
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class IdempotencyKey(Base):
+    """The first answer to a POST that carried this key."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(server_default=now())

@@ -1,0 +1,1 @@
+"""All SQL: one repository a resource. A session is opened, committed and closed by the edge."""

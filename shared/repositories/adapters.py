@@ -1,0 +1,165 @@
+"""Adapters: names, immutable versions, and the `live` alias that promotion moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from shared.database import now
+from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
+from shared.ids import new_id
+from shared.models import Adapter, AdapterVersion, Promotion
+
+
+class AdapterRepository:
+    """Reads and writes adapters within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def get(self, project_id: str, name: str) -> Adapter:
+        adapter = self._find(project_id, name)
+        if adapter is None:
+            raise AdapterNotFound(f"No adapter '{name[:128]}'; GET /fine-tuning/adapters lists them.", param="adapter")
+        return adapter
+
+    def page(self, project_id: str, *, after: str | None, limit: int) -> Sequence[Adapter]:
+        """By name, `limit` + 1 at most, after the adapter of the name `after`."""
+        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name > (after or ""))
+        return self.session.scalars(wanted.order_by(Adapter.name).limit(limit + 1)).all()
+
+    def versions(self, adapter: Adapter) -> Sequence[AdapterVersion]:
+        """Newest first, without the deleted ones."""
+        wanted = select(AdapterVersion).where(
+            AdapterVersion.adapter_id == adapter.id, AdapterVersion.deleted_at.is_(None)
+        )
+        return self.session.scalars(wanted.order_by(AdapterVersion.number.desc())).all()
+
+    def version(self, adapter: Adapter, number: int) -> AdapterVersion:
+        found = self.session.scalar(
+            select(AdapterVersion).where(
+                AdapterVersion.adapter_id == adapter.id,
+                AdapterVersion.number == number,
+                AdapterVersion.deleted_at.is_(None),
+            )
+        )
+        if found is None:
+            raise VersionNotFound(f"Adapter '{adapter.name}' has no version {number}.", param="version")
+        return found
+
+    def resolve(self, project_id: str, name: str, number: int | None) -> AdapterVersion:
+        """The version that is to answer: `number`, or the live one. Raises a `NotFound` if there is none."""
+        adapter = self.get(project_id, name)
+        wanted = adapter.live_number if number is None else number
+        if wanted is None:
+            raise VersionNotFound(f"Adapter '{name}' has no live version; promote one.", param="adapter")
+        return self.version(adapter, wanted)
+
+    def history(self, adapter: Adapter) -> Sequence[Promotion]:
+        """Moves of the alias, newest first."""
+        wanted = select(Promotion).where(Promotion.adapter_id == adapter.id)
+        return self.session.scalars(wanted.order_by(Promotion.id.desc())).all()
+
+    def publish(self, project_id: str, name: str, version: AdapterVersion) -> AdapterVersion:
+        """Enters a version whose folder is in its final place, numbers it and makes it live.
+
+        `version` comes without `adapter_id` and `number`. The adapter's row is made on first use, and locked, so
+        that two trainings of one name get different numbers.
+        """
+        if self._find(project_id, name) is None:
+            self._add_unless_there(project_id, name)
+        adapter = self._locked(project_id, name)
+        version.adapter_id = adapter.id
+        version.number = 1 + (
+            self.session.scalar(select(func.max(AdapterVersion.number)).where(AdapterVersion.adapter_id == adapter.id))
+            or 0
+        )
+        self.session.add(version)
+        self.session.flush()
+        self._move(adapter, version.number, "publish", f"published by job {version.job_id}")
+        return version
+
+    def promote(self, project_id: str, name: str, number: int, reason: str) -> Adapter:
+        """Makes a version live."""
+        adapter = self._locked(project_id, name)
+        self._move(adapter, self.version(adapter, number).number, "promote", reason)
+        return adapter
+
+    def rollback(self, project_id: str, name: str, reason: str) -> Adapter:
+        """Makes the version live that was live before the present one."""
+        adapter = self._locked(project_id, name)
+        previous = self._previous(adapter)
+        if previous is None:
+            raise IllegalTransition(f"Adapter '{name}' has no earlier live version to go back to.")
+        self._move(adapter, previous, "rollback", reason)
+        return adapter
+
+    def delete_version(self, project_id: str, name: str, number: int) -> AdapterVersion:
+        """Hides a version that is not live; its files may be removed afterwards."""
+        adapter = self._locked(project_id, name)
+        version = self.version(adapter, number)
+        if adapter.live_number == number:
+            raise VersionInUse(f"Version {number} of '{name}' is live; promote another version first.")
+        version.deleted_at = self.session.scalar(select(now()))
+        return version
+
+    def mark_broken(self, version_id: str, reason: str) -> None:
+        """Notes that a version's files cannot be served, for the status to show."""
+        self.session.get_one(AdapterVersion, version_id).broken_reason = reason[:1000]
+
+    def latest(self, project_id: str) -> tuple[Adapter, AdapterVersion] | None:
+        """The live version that was published last, of any adapter."""
+        row = self.session.execute(
+            select(Adapter, AdapterVersion)
+            .join(AdapterVersion, AdapterVersion.adapter_id == Adapter.id)
+            .where(Adapter.project_id == project_id, AdapterVersion.number == Adapter.live_number)
+            .order_by(AdapterVersion.created_at.desc())
+            .limit(1)
+        ).first()
+        return None if row is None else (row[0], row[1])
+
+    def _previous(self, adapter: Adapter) -> int | None:
+        """Walks the history back over rollbacks: what `promote` did is undone once, not swung to and fro."""
+        existing = {version.number for version in self.versions(adapter)}
+        stack: list[int] = []
+        for move in reversed(self.history(adapter)):
+            if move.action == "rollback":
+                stack = stack[: stack.index(move.to_number) + 1] if move.to_number in stack else stack
+            elif move.to_number is not None:
+                stack.append(move.to_number)
+        earlier = [number for number in stack[:-1] if number in existing and number != adapter.live_number]
+        return earlier[-1] if earlier else None
+
+    def _move(self, adapter: Adapter, number: int, action: str, reason: str) -> None:
+        self.session.add(
+            Promotion(
+                adapter_id=adapter.id,
+                from_number=adapter.live_number,
+                to_number=number,
+                action=action,
+                reason=reason[:255],
+            )
+        )
+        adapter.live_number = number
+        self.session.flush()
+
+    def _locked(self, project_id: str, name: str) -> Adapter:
+        self.get(project_id, name)
+        adapter = self._find(project_id, name, lock=True)
+        if adapter is None:
+            raise AdapterNotFound(param="adapter")
+        return adapter
+
+    def _add_unless_there(self, project_id: str, name: str) -> None:
+        try:
+            with self.session.begin_nested():
+                self.session.add(Adapter(id=new_id("adapter-"), project_id=project_id, name=name))
+        except IntegrityError:  # another training of this name was first
+            return
+
+    def _find(self, project_id: str, name: str, *, lock: bool = False) -> Adapter | None:
+        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name)
+        return self.session.scalar(wanted.with_for_update() if lock else wanted)

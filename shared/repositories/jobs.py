@@ -1,0 +1,274 @@
+"""Jobs: the only place that changes a status, by guarded updates; a trigger records each change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from shared.database import now
+from shared.errors import FinetunedError, IllegalTransition, JobNotFound, SetupFailed, Superseded, TrainerCrashed
+from shared.ids import PREFIX_BY_JOB_KIND, new_id
+from shared.models import Job, JobEvent
+
+ENDED = ("succeeded", "failed", "cancelled")
+HELD = ("running", "pausing")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a job. `attempt` is the fencing token: it only grows."""
+
+    job_id: str
+    project_id: str
+    kind: str
+    attempt: int
+    owner: str
+    parameters: dict[str, Any]
+
+
+class JobRepository:
+    """Reads and moves jobs within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    # What the API does
+
+    def create(
+        self, project_id: str, kind: str, parameters: dict[str, Any], *, waits_for: str | None = None, priority: int = 0
+    ) -> Job:
+        """A new `queued` job; one that `waits_for` another cannot be claimed before that one succeeded."""
+        job = Job(
+            id=new_id(PREFIX_BY_JOB_KIND[kind]),
+            project_id=project_id,
+            kind=kind,
+            parameters=parameters,
+            waits_for=waits_for,
+            priority=priority,
+        )
+        self.session.add(job)
+        self.session.flush()
+        return job
+
+    def get(self, project_id: str, job_id: str) -> Job:
+        job = self.session.get(Job, job_id, populate_existing=True)
+        if job is None or job.project_id != project_id:
+            raise JobNotFound(param="job_id")
+        return job
+
+    def page(
+        self, project_id: str, *, kind: str | None = None, status: str | None = None, after: str | None, limit: int
+    ) -> Sequence[Job]:
+        """Newest first, `limit` + 1 at most (the extra one says that there are more), after the job `after`."""
+        wanted = select(Job).where(Job.project_id == project_id)
+        if kind is not None:
+            wanted = wanted.where(Job.kind == kind)
+        if status is not None:
+            wanted = wanted.where(Job.status == status)
+        if after is not None:
+            cursor = self.get(project_id, after)
+            wanted = wanted.where(
+                or_(
+                    Job.created_at < cursor.created_at,
+                    and_(Job.created_at == cursor.created_at, Job.id < cursor.id),
+                )
+            )
+        ordered = wanted.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+        return self.session.scalars(ordered).all()
+
+    def events(self, job_id: str, *, type: str | None = None, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
+        """A job's events in order, from the one behind `after`."""
+        wanted = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
+        if type is not None:
+            wanted = wanted.where(JobEvent.type == type)
+        return self.session.scalars(wanted.order_by(JobEvent.id).limit(limit)).all()
+
+    def queue_position(self, job: Job) -> int | None:
+        """How many jobs of its kind will be claimed before this one; None if it does not queue."""
+        if job.status != "queued":
+            return None
+        is_ahead = or_(
+            Job.priority < job.priority,
+            and_(Job.priority == job.priority, Job.created_at < job.created_at),
+        )
+        ahead = select(func.count()).where(Job.status == "queued", Job.kind == job.kind, is_ahead)
+        return self.session.scalar(ahead) or 0
+
+    def count(self, project_id: str) -> dict[str, int]:
+        """Number of jobs by status."""
+        rows = self.session.execute(
+            select(Job.status, func.count()).where(Job.project_id == project_id).group_by(Job.status)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def cancel(self, project_id: str, job_id: str) -> Job:
+        """Ends a job that has not ended. A running attempt loses its claim at once and is stopped by its worker."""
+        self._move(
+            project_id, job_id, ("queued", "running", "pausing", "paused"), status="cancelled", finished_at=now()
+        )
+        self._fail_waiting(job_id)
+        return self.get(project_id, job_id)
+
+    def pause(self, project_id: str, job_id: str) -> Job:
+        """A running training writes a checkpoint and then rests (`pausing`, `paused`); a queued job rests at once."""
+        if self.get(project_id, job_id).kind != "training":
+            raise IllegalTransition("Only training jobs can be paused; cancel this one or let it end.")
+        if not self._update(Job.id == job_id, Job.status == "queued", status="paused"):
+            self._move(project_id, job_id, ("running",), status="pausing")
+        return self.get(project_id, job_id)
+
+    def resume(self, project_id: str, job_id: str) -> Job:
+        """A paused job queues again and goes on from its last checkpoint."""
+        self._move(project_id, job_id, ("paused",), status="queued", queued_at=now())
+        return self.get(project_id, job_id)
+
+    # What workers do
+
+    def renew(self, claim: Claim, lease_seconds: float) -> Job:
+        """Extends the lease and returns the row; raises `Superseded` if the claim is lost (cancel, takeover)."""
+        self._hold(claim, lease_expires_at=now() + lease_seconds)
+        return self.session.get_one(Job, claim.job_id, populate_existing=True)
+
+    def seconds_without_progress(self, claim: Claim) -> float:
+        """Seconds, by the database's clock, since the attempt last reported."""
+        return float(self.session.scalar(select(now() - Job.progress_at).where(Job.id == claim.job_id)) or 0.0)
+
+    def report_progress(self, claim: Claim, progress: dict[str, Any]) -> None:
+        self._hold(claim, progress=progress, progress_at=now())
+
+    def add_event(self, claim: Claim, *, type: str, level: str, message: str, data: dict[str, Any]) -> None:
+        self._hold(claim, progress_at=now())
+        self.session.add(
+            JobEvent(
+                job_id=claim.job_id, attempt=claim.attempt, type=type, level=level, message=message[:2000], data=data
+            )
+        )
+
+    def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
+        self._hold(claim, status="succeeded", result=result, finished_at=now())
+
+    def fail(self, claim: Claim, error: FinetunedError) -> None:
+        """running → failed, and with it the jobs that wait for this one."""
+        self._hold(claim, status="failed", error_code=error.code, error_detail=error.detail[:2000], finished_at=now())
+        self._fail_waiting(claim.job_id)
+
+    def hand_back(self, claim: Claim) -> None:
+        """The attempt stopped on request: a pausing job is paused, any other queues again. No crash is counted."""
+        if not self._update(*_held_by(claim), Job.status == "pausing", status="paused"):
+            self._hold(claim, status="queued", queued_at=now())
+
+    def crash(self, claim: Claim, max_crashes: int, reason: str) -> None:
+        """The attempt died: the job queues again, until it has died `max_crashes` times."""
+        self._hold(claim, num_crashes=Job.num_crashes + 1)
+        self.add_event(claim, type="message", level="warn", message=reason, data={})
+        self._release_crashed(claim.job_id, max_crashes, reason)
+
+    def take_over_expired(self, max_crashes: int) -> list[str]:
+        """Frees the jobs whose worker was silent for longer than its lease; returns their ids."""
+        expired = self.session.scalars(select(Job.id).where(Job.status.in_(HELD), Job.lease_expires_at < now())).all()
+        freed = []
+        for job_id in expired:
+            is_ours = self._update(
+                Job.id == job_id,
+                Job.status.in_(HELD),
+                Job.lease_expires_at < now(),
+                num_crashes=Job.num_crashes + 1,
+                lease_expires_at=None,
+            )
+            if is_ours:
+                self._release_crashed(job_id, max_crashes, "The worker stopped responding.")
+                freed.append(job_id)
+        return freed
+
+    def claim_next(self, kind: str, owner: str, lease_seconds: float, waited_seconds: float = 0.0) -> Claim | None:
+        """Claims the job of this kind that is due first; None if none is. `waited_seconds` passes over jobs that
+        have queued for less, whose message is still on its way."""
+        first = aliased(Job)
+        is_ready = or_(
+            Job.waits_for.is_(None),
+            select(first.id).where(first.id == Job.waits_for, first.status == "succeeded").exists(),
+        )
+        due = (
+            select(Job.id)
+            .where(Job.status == "queued", Job.kind == kind, Job.queued_at <= now() - waited_seconds, is_ready)
+            .order_by(Job.priority, Job.created_at, Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        job_id = self.session.scalar(due)
+        return None if job_id is None else self._claim(job_id, owner, lease_seconds)
+
+    def waiting_for(self, job_id: str) -> Sequence[Job]:
+        """The queued jobs that wait for this one."""
+        return self.session.scalars(select(Job).where(Job.waits_for == job_id, Job.status == "queued")).all()
+
+    # How
+
+    def _claim(self, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
+        is_claimed = self._update(
+            Job.id == job_id,
+            Job.status == "queued",
+            status="running",
+            attempt=Job.attempt + 1,
+            owner=owner,
+            lease_expires_at=now() + lease_seconds,
+            progress_at=now(),
+            started_at=func.coalesce(Job.started_at, now()),
+        )
+        if not is_claimed:
+            return None
+        job = self.session.get_one(Job, job_id, populate_existing=True)
+        return Claim(job.id, job.project_id, job.kind, job.attempt, owner, job.parameters)
+
+    def _release_crashed(self, job_id: str, max_crashes: int, reason: str) -> None:
+        held = (Job.id == job_id, Job.status.in_(HELD))
+        detail = f"{TrainerCrashed.cure} Last: {reason}"[:2000]
+        if self._update(
+            *held,
+            Job.num_crashes >= max_crashes,
+            status="failed",
+            error_code=TrainerCrashed.code,
+            error_detail=detail,
+            finished_at=now(),
+        ):
+            self._fail_waiting(job_id)
+        elif not self._update(*held, Job.status == "pausing", status="paused"):
+            self._update(*held, status="queued", queued_at=now())
+
+    def _fail_waiting(self, job_id: str) -> None:
+        self._update(
+            Job.waits_for == job_id,
+            Job.status.in_(("queued", "paused")),
+            status="cancelled" if self._status(job_id) == "cancelled" else "failed",
+            error_code=SetupFailed.code,
+            error_detail=SetupFailed.cure,
+            finished_at=now(),
+        )
+
+    def _status(self, job_id: str) -> str | None:
+        return self.session.scalar(select(Job.status).where(Job.id == job_id))
+
+    def _hold(self, claim: Claim, **values: Any) -> None:
+        if not self._update(*_held_by(claim), **values):
+            raise Superseded()
+
+    def _move(self, project_id: str, job_id: str, allowed: tuple[str, ...], **values: Any) -> None:
+        job = self.get(project_id, job_id)
+        if not self._update(Job.id == job_id, Job.status.in_(allowed), **values):
+            raise IllegalTransition(
+                f"The job is {job.status}; only a job that is {' or '.join(allowed)} can become {values['status']}."
+            )
+
+    def _update(self, *where: ColumnElement[bool], **values: Any) -> int:
+        changed = self.session.execute(
+            update(Job).where(*where).values(**values), execution_options={"synchronize_session": False}
+        )
+        return cast(CursorResult[Any], changed).rowcount
+
+
+def _held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status.in_(HELD))

@@ -1,0 +1,92 @@
+"""The settings: read from the environment here and nowhere else."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and its unit. `FINETUNED_<NAME>` sets it; `.env` is read too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FINETUNED_", env_file=".env", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    # Where things are kept
+    data_dir: Path = Field(Path(".data"), description="Folder of the database, documents, datasets and adapters.")
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "FINETUNED_DATABASE_URL"),
+        description="SQLAlchemy URL (postgresql://…); default: SQLite in the data folder.",
+    )
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "FINETUNED_REDIS_URL"),
+        description="redis:// or unix:// URL; default: the embedded server's socket in the data folder.",
+    )
+    model_cache_dir: Path | None = Field(None, description="Cache of base models; default: Hugging Face's own.")
+
+    # Base models
+    base_model: str = Field("microsoft/DialoGPT-medium", description="The model that is used when none is named.")
+    allowed_models: tuple[str, ...] = Field(
+        (
+            "demo",
+            "microsoft/DialoGPT-*",
+            "meta-llama/Llama-2-*",
+            "google/flan-t5-*",
+        ),
+        description="Names, local paths or patterns (* and ?) of the base models that may be used, as JSON.",
+    )
+
+    # The HTTP service
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, description="Port the API listens on.")
+    max_upload_bytes: int = Field(64 * 1024 * 1024, description="Largest document.")
+    max_files_per_upload: int = Field(100, description="Most files in one POST /documents.")
+    max_queued_questions: int = Field(256, description="Waiting questions beyond which new ones get 429.")
+    answer_timeout_seconds: float = Field(120.0, description="A question without an answer by then ends in 504.")
+
+    # Jobs
+    lease_seconds: float = Field(60.0, description="A job whose worker was silent for so long is taken over.")
+    heartbeat_seconds: float = Field(1.0, description="How often a worker renews its lease and looks for cancel.")
+    reconcile_seconds: float = Field(2.0, description="How often a worker looks for lost messages and expired leases.")
+    stall_timeout_seconds: float = Field(1800.0, description="A job without progress for so long is stopped.")
+    stop_timeout_seconds: float = Field(60.0, description="How long a trainer may take to write its last checkpoint.")
+    max_crashes: int = Field(3, description="A job whose worker died so often is failed.")
+
+    # Documents to text
+    extraction_timeout_seconds: float = Field(20.0, description="Most time to extract one document's text.")
+    extraction_memory_bytes: int = Field(768 * 1024 * 1024, description="Most memory to extract one document.")
+
+    # Inference
+    max_batch_size: int = Field(16, description="Most sequences generated at once.")
+    max_loaded_models: int = Field(2, description="Base models an inference worker keeps loaded.")
+    max_loaded_adapters: int = Field(16, description="Adapters kept loaded beside one base model.")
+    fallback: bool = Field(True, description="Whether the base model answers when the adapter cannot.")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's SQLAlchemy URL, with the driver named."""
+        if self.database_url is None:
+            return f"sqlite:///{self.data_dir.resolve() / 'finetuned.db'}"
+        return self.database_url.replace("postgresql://", "postgresql+pg8000://", 1)
+
+    @property
+    def resolved_redis_url(self) -> str:
+        """The broker's URL: the one set, else the embedded server's socket."""
+        return self.redis_url or f"unix://{self.redis_socket}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded Redis listens: inside the data folder, on no port."""
+        return self.data_dir.resolve() / "redis" / "redis.sock"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

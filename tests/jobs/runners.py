@@ -1,0 +1,77 @@
+"""Work for jobs in tests: small functions that behave well or badly, named by the job's parameters."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.claimed_job import ClaimedJob
+from shared.errors import NothingToLearn
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from shared.storage import Storage
+
+
+def run(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
+    """Does what the job's parameter `behaviour` says, and notes each start in a file."""
+    note(storage.root, job.claim.job_id, f"{os.getpid()}\n")
+    BEHAVIOURS[job.claim.parameters["behaviour"]](job, should_stop)
+
+
+def note(root: Path, job_id: str, line: str) -> None:
+    with (root / f"{job_id}.starts").open("a") as file:
+        file.write(line)
+
+
+def starts(root: Path, job_id: str) -> list[int]:
+    """The process ids of the attempts that began to work."""
+    path = root / f"{job_id}.starts"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def succeed(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    with job.database.write() as session:
+        JobRepository(session).succeed(job.claim, {"done": True})
+
+
+def fail(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    raise NothingToLearn()
+
+
+def raise_surprise(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    raise KeyError("surprise")
+
+
+def kill_itself(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_once(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    if job.claim.attempt == 1:
+        kill_itself(job, should_stop)
+    succeed(job, should_stop)
+
+
+def work_until_stopped(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Reports until it is asked to stop; a second attempt succeeds at once."""
+    if job.claim.attempt > 1:
+        return succeed(job, should_stop)
+    step = 0
+    while not should_stop():
+        step += 1
+        job.report({"step": step})
+        threading.Event().wait(0.01)
+
+
+def hang(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    job.log("hanging")
+    threading.Event().wait()
+
+
+BEHAVIOURS = {
+    function.__name__: function
+    for function in (succeed, fail, raise_surprise, kill_itself, crash_once, work_until_stopped, hang)
+}

@@ -1,0 +1,147 @@
+"""The supervisor runs each job in a child, and every way a child can end leaves the right row behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.jobs.conftest import Bench
+from tests.jobs.runners import starts
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_job_that_succeeds_is_run_once(bench: Bench) -> None:
+    job_id = bench.create("succeed")
+    bench.supervisor.work()
+    bench.supervisor.work()
+    assert bench.job(job_id).status == "succeeded"
+    assert len(starts(bench.settings.data_dir, job_id)) == 1
+
+
+def test_two_deliveries_of_one_message_run_the_job_once(bench: Bench) -> None:
+    job_id = bench.create("succeed")
+    threads = [bench.work_in_background(), bench.work_in_background()]
+    for thread in threads:
+        thread.join()
+    assert len(starts(bench.settings.data_dir, job_id)) == 1
+
+
+def test_an_expected_failure_ends_the_job_with_its_code_and_no_second_attempt(bench: Bench) -> None:
+    job_id = bench.create("fail")
+    bench.supervisor.work()
+    job = bench.job(job_id)
+    assert (job.status, job.error_code, job.num_crashes) == ("failed", "nothing_to_learn", 0)
+    assert job.error_detail
+    assert len(starts(bench.settings.data_dir, job_id)) == 1
+
+
+@pytest.mark.parametrize("behaviour", ["kill_itself", "raise_surprise"])
+def test_a_job_that_always_crashes_is_failed_after_three_attempts(bench: Bench, behaviour: str) -> None:
+    job_id, other = bench.create(behaviour), bench.create("succeed")
+    bench.supervisor.work()
+    job = bench.job(job_id)
+    assert (job.status, job.error_code) == ("failed", "trainer_crashed")
+    assert len(starts(bench.settings.data_dir, job_id)) == 3
+    assert bench.job(other).status == "succeeded"
+
+
+def test_a_job_that_crashes_once_is_run_again_and_succeeds(bench: Bench) -> None:
+    job_id = bench.create("crash_once")
+    bench.supervisor.work()
+    job = bench.job(job_id)
+    assert (job.status, job.num_crashes, job.attempt) == ("succeeded", 1, 2)
+
+
+def test_cancel_ends_a_running_child_at_once(bench: Bench) -> None:
+    job_id = bench.create("hang")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "hanging")
+    (pid,) = starts(bench.settings.data_dir, job_id)
+    bench.move("cancel", job_id)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert not is_running(pid)
+    assert bench.job(job_id).status == "cancelled"
+
+
+def test_pause_lets_the_child_stop_by_itself_and_resume_goes_on(bench: Bench) -> None:
+    job_id = bench.create("work_until_stopped")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "progress")
+    bench.move("pause", job_id)
+    thread.join(10)
+    assert bench.job(job_id).status == "paused"
+    bench.move("resume", job_id)
+    bench.supervisor.work()
+    job = bench.job(job_id)
+    assert (job.status, job.attempt, job.num_crashes) == ("succeeded", 2, 0)
+
+
+def test_a_worker_that_stops_hands_its_job_back_without_counting_a_crash(bench: Bench) -> None:
+    job_id = bench.create("work_until_stopped")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "progress")
+    bench.stopping.set()
+    thread.join(10)
+    job = bench.job(job_id)
+    assert (job.status, job.num_crashes) == ("queued", 0)
+
+
+def test_a_child_that_does_not_stop_when_asked_is_killed(bench: Bench) -> None:
+    bench.supervisor.settings = bench.settings.model_copy(update={"stop_timeout_seconds": 0.2})
+    job_id = bench.create("hang")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "hanging")
+    bench.move("pause", job_id)
+    thread.join(10)
+    assert bench.job(job_id).status == "paused"
+    assert not is_running(starts(bench.settings.data_dir, job_id)[0])
+
+
+def test_a_job_without_progress_is_stopped_and_tried_again(bench: Bench) -> None:
+    bench.supervisor.settings = bench.settings.model_copy(update={"stall_timeout_seconds": 0.3, "max_crashes": 2})
+    job_id = bench.create("hang")
+    bench.supervisor.work()
+    job = bench.job(job_id)
+    assert (job.status, job.num_crashes) == ("failed", 2)
+    assert "no progress" in str(job.error_detail)
+
+
+def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(bench: Bench) -> None:
+    job_id = bench.create("work_until_stopped")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "progress")
+    (pid,) = starts(bench.settings.data_dir, job_id)
+    os.kill(pid, signal.SIGSTOP)
+    with bench.database.write() as session:  # another worker took the job over
+        from sqlalchemy import update
+
+        from shared.models import Job
+
+        session.execute(update(Job).where(Job.id == job_id).values(attempt=7, progress={"step": -1}))
+    os.kill(pid, signal.SIGCONT)
+    thread.join(10)
+    job = bench.job(job_id)
+    assert (job.status, job.attempt, job.progress) == ("running", 7, {"step": -1})
+    assert not is_running(pid)
+
+
+def test_the_end_of_a_setup_job_rings_for_the_training_that_waits(bench: Bench) -> None:
+    import redis
+
+    setup = bench.create("succeed", kind="setup")
+    bench.create("succeed", waits_for=setup)
+    bench.supervisor.kind = "setup"
+    bench.supervisor.work()
+    with redis.Redis.from_url(bench.settings.resolved_redis_url) as client:
+        assert client.llen("training") == 1

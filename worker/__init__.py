@@ -1,0 +1,1 @@
+"""Everything that computes: documents to datasets, datasets to adapters, questions to answers."""

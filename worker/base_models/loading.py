@@ -1,0 +1,130 @@
+"""Loads tokenizers and models by hub name or local path, and says what to do when that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.base_models import DEMO_MODEL, is_path
+from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from shared.training_config import Quantization
+
+DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+
+
+def source_of(name: str) -> str:
+    """What `from_pretrained` is given for `name`: the packaged folder for `demo`, else the name itself."""
+    if name == DEMO_MODEL:
+        return str(DEMO_FOLDER)
+    return str(Path(name).expanduser()) if is_path(name) else name
+
+
+def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
+    """The model's configuration; raises an error of the `BaseModelError` branch."""
+    from transformers import AutoConfig
+
+    with _explained(name):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source_of(name), cache_dir=cache_dir, trust_remote_code=False
+        )
+    return config
+
+
+def load_tokenizer(name: str, cache_dir: Path | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Where it has no pad token, the end token pads (masks tell them apart)."""
+    from transformers import AutoTokenizer
+
+    with _explained(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source_of(name), cache_dir=cache_dir, trust_remote_code=False
+        )
+    if tokenizer.eos_token_id is None:
+        raise BaseModelUnsupported(f"The tokenizer of '{name}' has no end token, so answers would never end.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    cache_dir: Path | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: Quantization = "none",
+) -> PreTrainedModel:
+    """A causal or seq2seq model in `dtype` (default: fp32) on the CPU, or on the GPU when quantized there.
+
+    Raises an error of the `BaseModelError` branch: unknown, not reachable, or of another kind.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_config(name, cache_dir)
+    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    options: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _bitsandbytes(quantization)}
+    with _explained(name):
+        model: PreTrainedModel = loader.from_pretrained(
+            source_of(name),
+            config=config,
+            cache_dir=cache_dir,
+            dtype=dtype or torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **options,
+        )
+    return model
+
+
+def _bitsandbytes(quantization: Quantization) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+    )
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        causes = list(_causes(error))
+        if any(isinstance(cause, GatedRepoError | RepositoryNotFoundError) for cause in causes):
+            raise BaseModelNotFound(
+                f"The hub has no model '{name}' that you may read; check its name, or set HF_TOKEN to a token "
+                "that has access to it."
+            ) from error
+        if is_path(name) and not Path(source_of(name)).is_dir():
+            raise BaseModelNotFound(f"There is no model folder at '{name}' on the worker's machine.") from error
+        if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes) or (
+            not is_path(name) and name != DEMO_MODEL and isinstance(error, OSError)
+        ):
+            raise BaseModelOffline(
+                f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy "
+                "the model into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
+            ) from error
+        raise BaseModelUnsupported(
+            f"'{name}' cannot be loaded: it must be a causal or seq2seq model of transformers with safetensors "
+            "weights and a tokenizer."
+        ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

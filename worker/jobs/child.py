@@ -1,0 +1,94 @@
+"""The child process of one job: it dies with its worker, stops on SIGTERM, and its exit code says how it ended."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.context import ForkServerContext
+
+from shared.claimed_job import ClaimedJob
+from shared.database import Database
+from shared.errors import BrokerUnavailable, DatabaseUnavailable, FinetunedError, OutOfMemory, Superseded
+from shared.repositories.jobs import Claim, JobRepository
+from shared.settings import Settings
+from shared.storage import Storage
+
+EXIT_ENDED, EXIT_CRASHED, EXIT_YIELDED = 0, 70, 75
+_PR_SET_PDEATHSIG = 1
+
+# Where the work of each kind of job is done; imported in the child alone, never in the worker.
+RUNNERS = {"setup": "worker.data.job:run_setup", "training": "worker.finetuning.job:run_training"}
+Runner = Callable[[ClaimedJob, Settings, Storage, Callable[[], bool]], None]
+
+log = logging.getLogger(__name__)
+
+
+def forkserver_for(runner: str) -> ForkServerContext:
+    """A running server that has imported the runner's module (and touched no GPU), so that a job does not wait
+    for imports. It ends when this process does."""
+    from multiprocessing.forkserver import ensure_running
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([runner.split(":")[0]])
+    ensure_running()
+    return context
+
+
+def run_claimed(claim: Claim, settings: Settings, runner: str) -> None:
+    """The child's whole life; exits with one of the codes above."""
+    _die_with_parent()
+    os.setsid()  # a group of its own, so that what it starts can be killed with it
+    should_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.exit(work_on(claim, settings, _load(runner), should_stop.is_set))
+
+
+def work_on(claim: Claim, settings: Settings, run: Runner, should_stop: Callable[[], bool]) -> int:
+    """Does the job. An error of the tree fails it; anything else is a crash, which the supervisor counts."""
+    job = ClaimedJob(Database(settings.resolved_database_url), claim)
+    try:
+        _run_or_fail(job, settings, run, should_stop)
+    except Superseded:
+        log.info("job %s: attempt %d was superseded or cancelled", claim.job_id, claim.attempt)
+    except (DatabaseUnavailable, BrokerUnavailable) as error:
+        log.warning("job %s: attempt %d gives up: %s", claim.job_id, claim.attempt, error.code)
+        return EXIT_YIELDED
+    except Exception:
+        log.exception("job %s: attempt %d crashed", claim.job_id, claim.attempt)
+        return EXIT_CRASHED
+    return EXIT_YIELDED if should_stop() else EXIT_ENDED
+
+
+def _run_or_fail(job: ClaimedJob, settings: Settings, run: Runner, should_stop: Callable[[], bool]) -> None:
+    try:
+        run(job, settings, Storage(settings.data_dir), should_stop)
+    except (Superseded, DatabaseUnavailable, BrokerUnavailable):
+        raise
+    except (FinetunedError, MemoryError) as error:
+        failure = error if isinstance(error, FinetunedError) else OutOfMemory()
+        log.warning("job %s failed: %s: %s", job.claim.job_id, failure.code, failure.detail)
+        with job.database.write() as session:
+            JobRepository(session).fail(job.claim, failure)
+
+
+def _load(runner: str) -> Runner:
+    module, function = runner.split(":")
+    loaded: Runner = getattr(import_module(module), function)
+    return loaded
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel for SIGKILL when the fork server dies, which dies with the worker (Linux)."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,65 @@
+"""The reconciler: a thread in every worker that finds jobs whose message or worker was lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailable
+from shared.repositories.jobs import JobRepository
+from shared.repositories.workers import WorkerRepository
+from shared.settings import Settings
+from worker.jobs.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Frees jobs whose lease expired, shows the worker's heartbeat, and takes up waiting jobs by itself, so that
+    jobs run with Redis away, flushed or restarted. Two threads: the heartbeat goes on while a job runs."""
+
+    def __init__(self, supervisor: Supervisor, database: Database, settings: Settings) -> None:
+        self._supervisor = supervisor
+        self._database = database
+        self._settings = settings
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(step,), name=step.__name__, daemon=True)
+            for step in (self.look_after_leases, self.take_up_waiting)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the threads and takes this worker off the list."""
+        self._stopped.set()
+        try:
+            with self._database.write() as session:
+                WorkerRepository(session).leave(self._supervisor.owner)
+        except DatabaseUnavailable:
+            log.warning("the database is away; this worker's heartbeat will fade")
+
+    def look_after_leases(self) -> None:
+        """Beats, and frees the jobs of workers that were silent for longer than their lease."""
+        with self._database.write() as session:
+            details = {"job": self._supervisor.current_job}
+            WorkerRepository(session).beat(self._supervisor.owner, self._supervisor.kind, details)
+            freed = JobRepository(session).take_over_expired(self._settings.max_crashes)
+        for job_id in freed:
+            log.warning("job %s: its worker was silent for too long", job_id)
+
+    def take_up_waiting(self) -> None:
+        """Runs the jobs that have waited for longer than a message takes."""
+        self._supervisor.work_if_idle(waited_seconds=self._settings.reconcile_seconds)
+
+    def _repeat(self, step: Callable[[], None]) -> None:
+        while not self._stopped.is_set():
+            try:
+                step()
+            except DatabaseUnavailable:
+                log.warning("the database is away; trying again")
+            self._stopped.wait(self._settings.reconcile_seconds)

@@ -1,0 +1,73 @@
+"""The one Celery task, and the worker's life: a prefork pool of one process, which holds the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import socket
+from typing import Any
+
+from celery import signals
+
+from shared.database import Database
+from shared.queue import RUN_JOB, Doorbell, celery_app
+from shared.settings import get_settings
+from worker.jobs.child import forkserver_for
+from worker.jobs.reconciler import Reconciler
+from worker.jobs.supervisor import Supervisor
+
+app = celery_app(get_settings())
+_standard_process = multiprocessing.current_process()
+_is_stopping = multiprocessing.Event()  # set in Celery's main process, seen in the pool's
+_pool: dict[str, Any] = {}  # the pool process's supervisor and reconciler
+
+
+@app.task(name=RUN_JOB)
+def run_job(job_id: str) -> None:
+    """The bell rang. Which job is due is the table's to say, so the id is only for the log."""
+    logging.getLogger(__name__).info("woken for job %s", job_id)
+    _pool["supervisor"].work()
+
+
+def serve(kind: str, runner: str) -> None:
+    """Runs a worker for jobs of this kind until it is told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app.conf.finetuned_kind, app.conf.finetuned_runner = kind, runner
+    options = ["--queues", kind, "--hostname", f"{kind}-{os.getpid()}@%h", "--concurrency", "1", "--pool", "prefork"]
+    quiet = ["--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    app.worker_main(["worker", *options, *quiet])
+
+
+@signals.worker_process_init.connect
+def _start_supervisor(**_: Any) -> None:
+    # Celery's pool puts its own process object (a daemon, which may have no children) in the standard library's
+    # place. We start children by the standard library; they die with the fork server, which dies with this process.
+    multiprocessing.process._current_process = _standard_process  # type: ignore[attr-defined]
+    kind, runner, settings = app.conf.finetuned_kind, app.conf.finetuned_runner, get_settings()
+    database = Database(settings.resolved_database_url)
+    owner = f"{kind}@{socket.gethostname()}:{os.getpid()}"
+    supervisor = Supervisor(
+        kind=kind,
+        owner=owner,
+        settings=settings,
+        database=database,
+        doorbell=Doorbell(app),
+        runner=runner,
+        processes=forkserver_for(runner),
+        is_stopping=_is_stopping.is_set,
+    )
+    _pool["supervisor"] = supervisor
+    _pool["reconciler"] = Reconciler(supervisor, database, settings)
+    _pool["reconciler"].start()
+
+
+@signals.worker_shutting_down.connect
+def _stop_supervisor(**_: Any) -> None:
+    _is_stopping.set()
+
+
+@signals.worker_process_shutdown.connect
+def _leave(**_: Any) -> None:
+    if "reconciler" in _pool:
+        _pool["reconciler"].stop()
