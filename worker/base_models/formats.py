@@ -44,7 +44,7 @@ class Example:
 
     @property
     def num_supervised(self) -> int:
-        """Labels that count; a causal model never predicts its first token."""
+        """Labels that are not masked. (A causal model has nothing to predict its first token from.)"""
         return sum(label != MASKED for label in self.labels)
 
 

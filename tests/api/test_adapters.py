@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from shared.database import Database
+from shared.models import Dataset
+from shared.repositories.datasets import DatasetRepository
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from tests.api.conftest import Upload, publish
+
+
+@pytest.fixture
+def two_versions(client: TestClient, rows: Database) -> TestClient:
+    publish(rows, "handbook", id="version-1")
+    publish(rows, "handbook", id="version-2", metrics={"validation_loss": 1.2}, config={"lora_rank": 8})
+    return client
+
+
+def test_adapters_are_listed_by_name(client: TestClient, rows: Database) -> None:
+    for name in ("zebra", "apple", "mango"):
+        publish(rows, name)
+    page = client.get("/fine-tuning/adapters", params={"limit": 2}).json()
+    assert [one["name"] for one in page["data"]] == ["apple", "mango"]
+    rest = client.get("/fine-tuning/adapters", params={"after": page["last_id"]}).json()
+    assert [(one["name"], one["live_version"], one["model"]) for one in rest["data"]] == [("zebra", 1, "demo")]
+
+
+def test_an_adapter_shows_versions_and_history(two_versions: TestClient) -> None:
+    adapter = two_versions.get("/fine-tuning/adapters/handbook").json()
+    assert (adapter["live_version"], adapter["num_versions"]) == (2, 2)
+    assert [(one["version"], one["live"]) for one in adapter["versions"]] == [(2, True), (1, False)]
+    assert adapter["versions"][0]["metrics"] == {"validation_loss": 1.2}
+    assert adapter["versions"][0]["config"] == {"lora_rank": 8}
+    assert [(one["action"], one["to_version"]) for one in adapter["history"]] == [("publish", 2), ("publish", 1)]
+
+
+def test_a_version_names_the_documents_it_learned_from(client: TestClient, rows: Database, upload: Upload) -> None:
+    document_id = upload(name="handbook.md")
+    with rows.write() as session:
+        jobs = JobRepository(session)
+        setup, training = jobs.create("default", "setup", {}), jobs.create("default", "training", {})
+        dataset = Dataset(
+            id="d",
+            project_id="default",
+            job_id=setup.id,
+            fingerprint="f",
+            base_model="demo",
+            statistics={"examples": 3},
+        )
+        DatasetRepository(session).add(dataset, [document_id])
+    publish(rows, "handbook", dataset_id="d", job_id=training.id)
+    client.delete(f"/documents/{document_id}")
+    lineage = client.get("/fine-tuning/adapters/handbook").json()["versions"][0]["lineage"]
+    assert (lineage["job_id"], lineage["setup_job_id"]) == (training.id, setup.id)
+    assert (lineage["dataset_fingerprint"], lineage["dataset_statistics"]) == ("f", {"examples": 3})
+    assert [(one["id"], one["filename"], one["deleted"]) for one in lineage["documents"]] == [
+        (document_id, "handbook.md", True)
+    ]
+
+
+def test_promotion_and_rollback_move_the_live_version(two_versions: TestClient) -> None:
+    promoted = two_versions.post("/fine-tuning/adapters/handbook/promote", json={"version": 1, "reason": "shorter"})
+    assert promoted.json()["live_version"] == 1
+    assert promoted.json()["history"][0]["reason"] == "shorter"
+    assert two_versions.post("/fine-tuning/adapters/handbook/rollback").json()["live_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nobody", None, 404, "adapter_not_found"),
+        ("POST", "/nobody/promote", {"version": 1}, 404, "adapter_not_found"),
+        ("POST", "/handbook/promote", {"version": 9}, 404, "version_not_found"),
+        ("POST", "/handbook/promote", {}, 422, "invalid_request"),
+        ("POST", "/nobody/rollback", None, 404, "adapter_not_found"),
+        ("DELETE", "/handbook/versions/2", None, 409, "version_in_use"),
+        ("DELETE", "/handbook/versions/9", None, 404, "version_not_found"),
+    ],
+)
+def test_what_is_not_there_or_in_use_is_refused(
+    two_versions: TestClient, method: str, path: str, body: object, status: int, code: str
+) -> None:
+    answer = two_versions.request(method, f"/fine-tuning/adapters{path}", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (status, code)
+
+
+def test_a_deleted_version_is_gone_with_its_files(two_versions: TestClient, settings: Settings) -> None:
+    folder = settings.data_dir / "adapters" / "version-1"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    answer = two_versions.delete("/fine-tuning/adapters/handbook/versions/1").json()
+    assert (answer["adapter"], answer["version"], answer["deleted"]) == ("handbook", 1, True)
+    assert not folder.exists()
+    assert list((settings.data_dir / "staging").iterdir()) == []
+    assert [one["version"] for one in two_versions.get("/fine-tuning/adapters/handbook").json()["versions"]] == [2]

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from fastapi.testclient import TestClient
+
+from api.answers.dispatcher import MOST_UNREAD, Dispatcher, PendingAnswer
+from api.main import create_app
+from shared import migrations
+from shared.database import Database
+from shared.errors import Unavailable
+from shared.messages import Question, Reply, Sampling
+from shared.settings import Settings
+from shared.streams import QUESTIONS, replies_of
+from tests.api.conftest import RedisServer, beat, publish
+from tests.api.fake_worker import FakeWorker, answer, echo, refuse, say_nothing, tokens
+from tests.waiting import until
+
+QUERY = "/fine-tuning/query"
+
+
+@pytest.fixture
+def worker(client: TestClient, rows: Database, settings: Settings) -> Iterator[FakeWorker]:
+    beat(rows, "inference")
+    with FakeWorker(settings.resolved_redis_url, echo) as worker:
+        yield worker
+
+
+def _events(text: str) -> list[tuple[str, Any]]:
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.split("\n\n") if block]
+    return [(fields["event"], json.loads(fields["data"])) for fields in blocks]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"json": {"query": "What is AI?", "temperature": 0.5, "seed": 7}},
+        {"data": {"query": "What is AI?", "temperature": "0.5", "seed": "7", "adapter": ""}},
+        {"files": {"query": (None, "What is AI?"), "temperature": (None, "0.5"), "seed": (None, "7")}},
+    ],
+    ids=["json", "urlencoded", "multipart"],
+)
+def test_a_question_is_answered_from_a_form_or_json(
+    client: TestClient, worker: FakeWorker, form: dict[str, Any]
+) -> None:
+    found = client.post(QUERY, **form)
+    assert found.status_code == 200
+    body = found.json()
+    assert (body["answer"], body["finish_reason"], body["fallback"]) == ("What is AI?", "stop", False)
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2}
+    assert body["quality"] == {"mean_logprob": -0.5, "repetition": 0.0}
+    assert body["latency_ms"] > 0
+    sampling = worker.questions[0].sampling
+    assert (sampling.temperature, sampling.seed, sampling.max_new_tokens) == (0.5, 7, 128)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"seed": 1}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "x", "temperature": 3}, "temperature"),
+        ({"query": "x", "temprature": 1}, "temprature"),
+        ({"query": "x", "model": "demo", "adapter": "handbook"}, "model"),
+    ],
+)
+def test_a_wrong_question_is_refused_with_the_field(client: TestClient, body: dict[str, Any], named: str) -> None:
+    for form in ({"json": body}, {"data": body}):
+        found = client.post(QUERY, **form)  # type: ignore[arg-type]
+        assert (found.status_code, found.json()["error"]) == (422, "invalid_request")
+        assert named in found.json()["detail"]
+
+
+def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:
+    found = client.post(QUERY, content=b"{nonsense", headers={"content-type": "application/json"})
+    assert (found.status_code, found.json()["error"]) == (422, "invalid_request")
+
+
+def test_without_a_name_the_adapter_published_last_answers(
+    client: TestClient, rows: Database, worker: FakeWorker
+) -> None:
+    publish(rows, "older", created_at=time.time() - 60)
+    publish(rows, "newer", base_model="microsoft/DialoGPT-small")
+    body = client.post(QUERY, json={"query": "Hello"}).json()
+    assert (body["adapter"], body["version"], body["model"]) == ("newer", 1, "microsoft/DialoGPT-small")
+
+
+def test_before_any_training_the_default_adapter_is_asked_so_that_the_fallback_is_named(
+    client: TestClient, worker: FakeWorker
+) -> None:
+    client.post(QUERY, json={"query": "Hello"})
+    asked = worker.questions[0]
+    assert (asked.adapter, asked.model, asked.fallback) == ("default", "demo", True)
+
+
+def test_a_base_model_can_be_asked_itself_if_it_is_allowed(client: TestClient, worker: FakeWorker) -> None:
+    assert client.post(QUERY, json={"query": "Hello", "model": "demo"}).json()["adapter"] is None
+    refused = client.post(QUERY, json={"query": "Hello", "model": "evil/model"})
+    assert (refused.status_code, refused.json()["error"]) == (422, "model_not_allowed")
+    assert len(worker.questions) == 1
+
+
+def test_a_stream_brings_tokens_and_then_the_answer(client: TestClient, worker: FakeWorker) -> None:
+    found = client.post(QUERY, json={"query": "Hello", "stream": True})
+    assert found.headers["content-type"].startswith("text/event-stream")
+    events = _events(found.text)
+    assert [name for name, _ in events] == ["token", "token", "answer"]
+    assert "".join(data["text"] for _, data in events[:2]) == events[2][1]["answer"] == "Hello"
+    assert worker.aborts == []
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize(
+    ("code", "status"), [("adapter_not_found", 404), ("prompt_too_long", 422), ("base_model_offline", 503)]
+)
+def test_what_the_worker_refuses_is_an_http_error(
+    client: TestClient, rows: Database, settings: Settings, code: str, status: int, is_streamed: bool
+) -> None:
+    beat(rows, "inference")
+    with FakeWorker(settings.resolved_redis_url, refuse(code, "Because.")):
+        body = {"query": "Hello", "fallback": False, "adapter": "nobody", "stream": is_streamed}
+        found = client.post(QUERY, json=body)
+    assert found.status_code == status
+    assert found.json() == {"error": code, "detail": "Because."}
+    assert ("retry-after" in found.headers) == (status == 503)
+
+
+def test_an_error_in_a_stream_that_has_begun_is_an_event(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    def begin_and_break(question: Question) -> list[Reply]:
+        return [*tokens(question, "He"), *refuse("adapter_broken", "Torn.")(question)]
+
+    beat(rows, "inference")
+    with FakeWorker(settings.resolved_redis_url, begin_and_break):
+        events = _events(client.post(QUERY, json={"query": "Hello", "stream": True}).text)
+    assert events == [("token", {"text": "He"}), ("error", {"error": "adapter_broken", "detail": "Torn."})]
+
+
+def test_without_an_inference_worker_the_answer_is_503_at_once(client: TestClient) -> None:
+    found = client.post(QUERY, json={"query": "Hello"})
+    assert (found.status_code, found.json()["error"]) == (503, "no_inference_worker")
+    assert int(found.headers["retry-after"]) > 0
+
+
+def test_a_full_queue_refuses_and_asks_to_come_back(client: TestClient, rows: Database, settings: Settings) -> None:
+    beat(rows, "inference")
+    with redis.Redis.from_url(settings.resolved_redis_url) as broker:
+        for _ in range(settings.max_queued_questions):
+            broker.xadd(QUESTIONS, {"question": "{}"})
+        found = client.post(QUERY, json={"query": "Hello"})
+        assert broker.xlen(QUESTIONS) == settings.max_queued_questions
+        assert (found.status_code, found.json()["error"]) == (429, "queue_full")
+        assert int(found.headers["retry-after"]) > 0
+
+
+def test_questions_that_a_worker_has_taken_do_not_count_as_waiting(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    with redis.Redis.from_url(settings.resolved_redis_url) as broker:
+        for _ in range(settings.max_queued_questions):
+            broker.xadd(QUESTIONS, {"question": "{}"})
+        broker.xgroup_create(QUESTIONS, "inference", id="0")
+        broker.xreadgroup("inference", "busy", {QUESTIONS: ">"}, count=settings.max_queued_questions)
+        thread = threading.Thread(target=client.post, args=(QUERY,), kwargs={"json": {"query": "Hello"}})
+        thread.start()
+        until(lambda: broker.xlen(QUESTIONS) == settings.max_queued_questions + 1)
+        _, entries = broker.xreadgroup("inference", "busy", {QUESTIONS: ">"})[0]
+        question = Question.model_validate_json(entries[0][1][b"question"])
+        broker.xadd(question.reply_to, {"reply": answer(question, "Hi").model_dump_json()})
+        thread.join()
+
+
+@pytest.fixture
+def hasty(settings: Settings) -> Iterator[TestClient]:
+    """An application that waits half a second for an answer."""
+    settings = settings.model_copy(update={"answer_timeout_seconds": 0.5})
+    migrations.upgrade(settings.resolved_database_url)
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def test_a_missed_deadline_is_504_and_aborts_the_question(
+    hasty: TestClient, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    with FakeWorker(settings.resolved_redis_url, say_nothing) as worker:
+        found = hasty.post(QUERY, json={"query": "Hello"})
+        assert (found.status_code, found.json()["error"]) == (504, "answer_timeout")
+        assert worker.has_aborted.wait(5)
+        assert worker.aborts == [worker.questions[0].id]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_client_that_goes_away_aborts_its_question(
+    served: httpx.Client, rows: Database, settings: Settings, is_streamed: bool, has_begun: bool
+) -> None:
+    def begin(question: Question) -> list[Reply]:
+        return tokens(question, "He") if has_begun else []
+
+    beat(rows, "inference")
+    with FakeWorker(settings.resolved_redis_url, begin) as worker:
+        with pytest.raises(httpx.ReadTimeout):
+            served.post(QUERY, json={"query": "Hello", "stream": is_streamed}, timeout=0.5)
+        assert worker.has_aborted.wait(5)
+        assert worker.aborts == [worker.questions[0].id]
+
+
+def test_many_questions_at_once_get_each_their_own_answer(
+    served: httpx.Client, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    found: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        found[number] = served.post(QUERY, json={"query": f"question {number}"}, timeout=30).json()["answer"]
+
+    with FakeWorker(settings.resolved_redis_url, echo):
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == {number: f"question {number}" for number in range(30)}
+
+
+def test_while_redis_is_away_the_answer_is_503_and_afterwards_all_is_well(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = Settings(data_dir=tmp_path, redis_url=redis_server.url, base_model="demo")
+    migrations.upgrade(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url)
+    beat(database, "inference")
+    with TestClient(create_app(settings)) as client:
+        for _ in range(2):  # not there at the start, and gone later
+            found = client.post(QUERY, json={"query": "Hello"})
+            assert (found.status_code, found.json()["error"]) == (503, "broker_unavailable")
+            redis_server.start()
+            with FakeWorker(redis_server.url, echo):
+                assert client.post(QUERY, json={"query": "Hello"}).json()["answer"] == "Hello"
+            redis_server.stop()
+    database.close()
+
+
+def test_a_client_that_reads_too_slowly_loses_its_answer_and_not_our_memory(
+    settings: Settings,
+) -> None:
+    question = Question(
+        id="answer-1", project_id="default", reply_to=replies_of("x"), turns=(), sampling=Sampling(), model="demo",
+        deadline=time.time() + 10, asked_at=time.time(),
+    )  # fmt: skip
+
+    async def flood() -> int:
+        broker = redis.asyncio.Redis.from_url(settings.resolved_redis_url)
+        pending = PendingAnswer(Dispatcher(broker, max_queued=1), question)
+        for reply in tokens(question, *["x"] * (MOST_UNREAD + 1)):
+            pending.hand_over(reply)
+        with pytest.raises(Unavailable):
+            await pending.next()
+        await broker.aclose()
+        return pending.unread.qsize()
+
+    assert asyncio.run(flood()) == 0

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.dependencies import WriteSession
+from shared.models import Worker
+
+
+def test_every_answer_carries_a_request_id(client: TestClient) -> None:
+    ids = {client.get(path).headers["x-request-id"] for path in ("/", "/nowhere", "/documents?limit=0")}
+    assert len(ids) == 3
+
+
+def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_same_shape(client: TestClient) -> None:
+    assert client.get("/nowhere").json() == {"error": "not_found", "detail": "Not Found."}
+    wrong = client.put("/documents")
+    assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"]
+
+
+def test_errors_under_v1_are_in_the_dialect_of_openai(client: TestClient) -> None:
+    error = client.get("/v1/nowhere").json()["error"]
+    assert error == {"message": "Not Found.", "type": "invalid_request_error", "param": None, "code": "not_found"}
+
+
+def test_a_surprise_shows_nothing_to_the_client_and_everything_to_the_log(
+    app: FastAPI, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/surprise")
+    def surprise() -> None:
+        raise RuntimeError("/secret/path")
+
+    with caplog.at_level(logging.ERROR):
+        answer = client.get("/surprise")
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in caplog.text
+    assert "/secret/path" in caplog.text
+
+
+def test_a_validation_error_names_the_field_and_never_the_value(client: TestClient) -> None:
+    answer = client.post("/fine-tuning/setup", json={"lora_rank": "hunter2", "num_epochs": 0})
+    assert "lora_rank: " in answer.json()["detail"]
+    assert "num_epochs: " in answer.json()["detail"]
+    assert "hunter2" not in answer.text
+
+
+def test_a_large_body_is_refused_wherever_it_is_sent(client: TestClient) -> None:
+    answer = client.post("/fine-tuning/setup", content=b" " * 1_100_000, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (413, "request_entity_too_large")
+
+
+def test_a_session_is_committed_before_the_answer_leaves_and_rolled_back_on_error(
+    app: FastAPI, client: TestClient
+) -> None:
+    @app.post("/workers/{worker_id}")
+    def write(worker_id: str, session: WriteSession) -> dict[str, str]:
+        session.add(Worker(id=worker_id, kind="inference", details={}))
+        session.flush()
+        if worker_id == "bad":
+            raise RuntimeError
+        return {}
+
+    assert client.post("/workers/bad").status_code == 500
+    assert client.get("/fine-tuning/status").json()["inference_workers"] == 0
+    assert client.post("/workers/good").status_code == 200
+    assert client.get("/fine-tuning/status").json()["inference_workers"] == 1
+
+
+def test_the_openapi_document_gives_every_error_one_shape(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    shapes = {
+        operation["responses"][status]["content"]["application/json"]["schema"]["$ref"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status in ("4XX", "5XX")
+    }
+    assert shapes == {"#/components/schemas/ErrorAnswer"}

@@ -1,0 +1,1 @@
+"""The real stack, every process of it, over HTTP alone."""

@@ -1,0 +1,82 @@
+"""Checkpoints are whole, verified, few, and of one run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from shared.errors import DiskFull
+from worker.finetuning.checkpoints import Checkpoints, Position, writing
+from worker.finetuning.reports import EvaluationMetrics
+
+
+def checkpoints(folder: Path, *, keep: int = 2, identity: str = "run") -> Checkpoints:
+    return Checkpoints(folder, keep=keep, identity=identity)
+
+
+def position(step: int) -> Position:
+    return Position(step=step, epoch_loss=0.1 + step, evaluations=(EvaluationMetrics(0, 1 / 3, 0.5, 7),))
+
+
+def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    tensors = {"weight/a": torch.randn(3, 2), "optimizer/step/a": torch.tensor(2.0)}
+    checkpoints(tmp_path).save(tensors, position(4))
+    found = checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.position == position(4)
+    assert found.tensors.keys() == tensors.keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path) -> None:
+    for step in range(5):
+        checkpoints(tmp_path, keep=3).save({"weight/a": torch.ones(1)}, position(step))
+    assert len(list(tmp_path.iterdir())) == 3
+    found = checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.position.step == 4
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "manifest", "empty"])
+@pytest.mark.parametrize("name", ["state.safetensors", "position.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, damage: str, name: str) -> None:
+    for step in (1, 2):
+        checkpoints(tmp_path).save({"weight/a": torch.full((50,), float(step))}, position(step))
+    path = sorted(tmp_path.iterdir())[-1] / name
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        place = random.Random(name).randrange(len(data))
+        data[place] ^= 0x10
+        path.write_bytes(data)
+    elif damage == "truncate":
+        path.write_bytes(data[:-1])
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "manifest":
+        (path.parent / "manifest.json").write_text('{"identity": "run", "sha256": {}}')
+    else:
+        path.write_bytes(b"")
+    found = checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.position.step == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_checkpoints_of_other_data_or_another_configuration_are_not_used(tmp_path: Path) -> None:
+    checkpoints(tmp_path).save({"weight/a": torch.ones(1)}, position(1))
+    assert checkpoints(tmp_path, identity="another").latest() is None
+
+
+def test_there_is_none_before_the_first(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path / "never").latest() is None
+
+
+def test_a_full_disk_is_told_apart_from_other_failures_of_safetensors() -> None:
+    with pytest.raises(DiskFull), writing():
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SafetensorError), writing():
+        raise SafetensorError("Error while deserializing header: header too large")

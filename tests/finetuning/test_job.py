@@ -1,0 +1,290 @@
+"""The training job against a real database and real files, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset as ArrowDataset
+from datasets import DatasetDict
+from datasets.utils import disable_progress_bars
+
+from shared import migrations
+from shared.claimed_job import ClaimedJob
+from shared.database import Database
+from shared.errors import (
+    BaseModelNotFound,
+    DatabaseUnavailable,
+    DiskFull,
+    InvalidRequest,
+    PublicationRefused,
+    SetupFailed,
+    Superseded,
+    TargetModulesNotFound,
+)
+from shared.models import Dataset, Job, JobEvent
+from shared.repositories.adapters import AdapterRepository
+from shared.repositories.datasets import DatasetRepository
+from shared.repositories.jobs import Claim, JobRepository
+from shared.settings import Settings
+from shared.storage import Storage
+from shared.training_config import FineTuningConfig
+from tests.finetuning.conftest import make_examples
+from worker.adapter_files import check_files
+from worker.base_models.formats import Example
+from worker.finetuning.job import check_disk, model_id_of, run_training
+from worker.finetuning.job_report import MAX_METRICS_EVENTS, JobReport
+from worker.finetuning.reports import EvaluationProgress, StepMetrics, TrainingStarted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A data folder with a database, a finished setup job and its dataset."""
+
+    database: Database
+    settings: Settings
+    storage: Storage
+    config: FineTuningConfig
+    setup_job_id: str
+
+    def create(self, **parameters: Any) -> Job:
+        given = {
+            "setup_job_id": self.setup_job_id,
+            "adapter": "handbook",
+            "config": self.config.model_dump(mode="json"),
+        }
+        with self.database.write() as session:
+            return JobRepository(session).create("team", "training", given | parameters)
+
+    def claim(self, job: Job) -> ClaimedJob:
+        with self.database.write() as session:
+            claim = JobRepository(session).claim_next("training", "tests", 60.0)
+        assert claim is not None
+        assert claim.job_id == job.id
+        return ClaimedJob(self.database, claim)
+
+    def run(self, job: ClaimedJob, should_stop: Any = lambda: False) -> None:
+        run_training(job, self.settings, self.storage, should_stop)
+
+    def row(self, job: ClaimedJob) -> Job:
+        with self.database.read() as session:
+            return JobRepository(session).get("team", job.claim.job_id)
+
+    def events(self, job: ClaimedJob, type: str) -> list[JobEvent]:
+        with self.database.read() as session:
+            return list(JobRepository(session).events(job.claim.job_id, type=type, limit=1000))
+
+    def versions(self) -> list[Any]:
+        with self.database.read() as session:
+            adapters = AdapterRepository(session)
+            return [one for a in adapters.page("team", after=None, limit=9) for one in adapters.versions(a)]
+
+
+@pytest.fixture
+def installation(tmp_path: Path, tiny_folder: Path, quick_config: FineTuningConfig) -> Iterator[Installation]:
+    settings = Settings(data_dir=tmp_path / "data", _env_file=None)
+    migrations.upgrade(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url)
+    storage = Storage(settings.data_dir)
+    config = quick_config.model_copy(update={"model_name": str(tiny_folder)})
+    with database.write() as session:
+        setup = JobRepository(session).create("team", "setup", {})
+        row = Dataset(id="dataset-1", project_id="team", job_id=setup.id, fingerprint="f" * 64,
+                      base_model=config.model_name, statistics={})  # fmt: skip
+        DatasetRepository(session).add(row, [])
+    write_dataset(storage.dataset("dataset-1"), make_examples(11), make_examples(5, seed=9))
+    yield Installation(database, settings, storage, config, setup.id)
+    database.close()
+
+
+def write_dataset(folder: Path, train: list[Example], validation: list[Example]) -> None:
+    """As the setup job leaves it."""
+    disable_progress_bars()
+    parts = {"train": train, "validation": validation}
+    DatasetDict(
+        {
+            name: ArrowDataset.from_dict(
+                {"input_ids": [one.input_ids for one in rows], "labels": [one.labels for one in rows]}
+            )
+            for name, rows in parts.items()
+        }
+    ).save_to_disk(str(folder))
+    (folder / "dataset.json").write_text(json.dumps({"fingerprint": "f" * 64, "prompt_format": "text"}))
+
+
+def test_a_training_job_publishes_a_verified_live_version_and_succeeds(installation: Installation) -> None:
+    job = installation.claim(installation.create())
+    installation.run(job)
+    row, (version,) = installation.row(job), installation.versions()
+    manifest = check_files(installation.storage.version(version.id))
+    assert row.status == "succeeded"
+    assert row.result == {
+        "adapter": "handbook",
+        "version": 1,
+        "model_id": f"ft:tiny-gpt2:team:handbook:{version.id.removeprefix('version-')}",
+        "metrics": version.metrics,
+    }
+    assert manifest.metrics == version.metrics
+    assert manifest.job_id == version.job_id == row.id
+    assert manifest.base_model == version.base_model == installation.config.model_name
+    assert manifest.dataset_fingerprint == "f" * 64
+    assert manifest.config == version.config == installation.config.model_dump(mode="json")
+    assert version.metrics["steps"] == 6
+    assert version.metrics["validation_loss"] != version.metrics["base_loss"]
+    assert version.size_bytes == sum(entry.size_bytes for entry in manifest.files.values())
+    assert not installation.storage.checkpoints(row.id).exists()
+    assert not list((installation.storage.root / "staging").iterdir())
+    with installation.database.read() as session:
+        assert AdapterRepository(session).resolve("team", "handbook", None).id == version.id
+
+
+def test_the_events_are_worded_as_openai_words_them(installation: Installation) -> None:
+    job = installation.claim(installation.create())
+    installation.run(job)
+    messages = [event.message for event in installation.events(job, "message")]
+    assert messages[0] == "Fine-tuning job started"
+    assert messages[-2].startswith("New fine-tuned model created: ft:tiny-gpt2:team:handbook:")
+    assert messages[-1] == "The job has successfully completed"
+    metrics = installation.events(job, "metrics")
+    assert [event.data["step"] for event in metrics] == [1, 2, 3, 4, 5, 6]
+    last = metrics[-1].data
+    assert metrics[-1].message == (
+        f"Step 6/6: training loss={last['train_loss']:.2f}, validation loss={last['valid_loss']:.2f}"
+    )
+    assert last["total_steps"] == 6
+    assert 0.0 <= last["train_mean_token_accuracy"] <= 1.0
+    progress = installation.row(job).progress
+    assert {"step": 6, "total_steps": 6, "seconds_left": 0.0}.items() <= progress.items()
+    assert progress["train_loss"] == last["train_loss"]
+    assert progress["validation_loss"] == last["valid_loss"]
+
+
+def test_a_stopped_job_is_not_finished_and_goes_on_to_the_same_bytes(installation: Installation) -> None:
+    whole = installation.claim(installation.create())
+    installation.run(whole)
+    job = installation.claim(installation.create())
+    answers = iter([False] * 9 + [True])
+    installation.run(job, lambda: next(answers))
+    assert installation.row(job).status == "running"
+    assert len(installation.versions()) == 1
+    with installation.database.write() as session:
+        JobRepository(session).hand_back(job.claim)
+    second = installation.claim(installation.row(job))
+    installation.run(second)
+    assert any(one.message.startswith("Resuming from the checkpoint") for one in installation.events(job, "message"))
+    newer, older = installation.versions()
+    weights = [installation.storage.version(one.id) / "adapter_model.safetensors" for one in (newer, older)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_superseded_attempt_publishes_nothing_and_leaves_no_files(installation: Installation) -> None:
+    job = installation.claim(installation.create())
+    stale = ClaimedJob(job.database, replace(job.claim, attempt=job.claim.attempt + 1))
+    with pytest.raises(Superseded):
+        installation.run(stale)
+    assert installation.versions() == []
+
+
+def test_a_job_that_is_cancelled_at_its_very_end_leaves_no_files(installation: Installation) -> None:
+    job = installation.claim(installation.create())
+
+    class CancelledAfterItsLastReport(ClaimedJob):
+        def log(self, message: str, **options: Any) -> None:
+            super().log(message, **options)
+            if message.startswith("Step 6/6"):
+                with self.database.write() as session:
+                    JobRepository(session).cancel("team", self.claim.job_id)
+
+    with pytest.raises(Superseded):
+        installation.run(CancelledAfterItsLastReport(job.database, job.claim))
+    assert installation.row(job).status == "cancelled"
+    assert installation.versions() == []
+    assert not list((installation.storage.root / "adapters").iterdir())
+    assert not list((installation.storage.root / "staging").iterdir())
+
+
+def test_wrong_parameters_are_refused_with_errors_of_the_tree(installation: Installation) -> None:
+    def config(**changes: Any) -> dict[str, Any]:
+        return {"config": installation.config.model_dump(mode="json") | changes}
+
+    for wrong, error in [
+        (config(model_name="demo"), InvalidRequest),
+        (config(unknown=1), InvalidRequest),
+        ({"setup_job_id": "setup-none"}, SetupFailed),
+        (config(target_modules=["nowhere"]), TargetModulesNotFound),
+        (config(learning_rate=1e-30), PublicationRefused),
+    ]:
+        with pytest.raises(error):
+            installation.run(installation.claim(installation.create(**wrong)))
+    assert installation.versions() == []
+    assert not list((installation.storage.root / "adapters").iterdir())
+    assert not list((installation.storage.root / "staging").iterdir())
+
+
+def test_an_unknown_base_model_is_said(installation: Installation, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "tiny-gpt2")
+    with pytest.raises(BaseModelNotFound):
+        installation.run(installation.claim(installation.create()))
+
+
+def test_too_little_disk_space_is_said_in_numbers(tmp_path: Path) -> None:
+    check_disk(tmp_path, 1)
+    with pytest.raises(DiskFull, match=r"needs 1,000,000,000,000 MB of disk space and [\d,]+ MB are free"):
+        check_disk(tmp_path, 10**18)
+
+
+def test_a_model_id_does_not_tell_a_local_path() -> None:
+    assert model_id_of("/srv/models/tiny", "team", "a", "version-12") == "ft:tiny:team:a:12"
+    assert model_id_of("microsoft/DialoGPT-medium", "team", "a", "version-12") == (
+        "ft:microsoft/DialoGPT-medium:team:a:12"
+    )
+
+
+class _Recording(ClaimedJob):
+    """Remembers reports instead of writing them."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(None, Claim("ftjob-1", "team", "training", 1, "tests", {}))  # type: ignore[arg-type]
+        object.__setattr__(self, "told", [])
+        object.__setattr__(self, "error", error)
+
+    def report(self, progress: dict[str, Any]) -> None:
+        self._tell(("progress", dict(progress)))
+
+    def log(self, message: str, **options: Any) -> None:
+        self._tell((options.get("type", "message"), message))
+
+    def _tell(self, what: Any) -> None:
+        if self.error is not None:  # type: ignore[attr-defined]
+            raise self.error  # type: ignore[attr-defined]
+        self.told.append(what)  # type: ignore[attr-defined]
+
+
+def step(number: int, total: int) -> StepMetrics:
+    return StepMetrics(number, total, 1, 1.0, 0.5, 1e-4, 0.1, 10.0, 1.0, is_last_of_epoch=number == total)
+
+
+def test_a_long_run_stores_few_metrics_events_and_throttles_its_progress() -> None:
+    job, now = _Recording(), [0.0]
+    report = JobReport(job, clock=lambda: now[0])
+    report(TrainingStarted(0, 5000, 16, 250, 80_000, 0, 1))
+    for number in range(1, 5001):
+        now[0] += 0.01
+        report(step(number, 5000))
+    kinds = [kind for kind, _ in job.told]  # type: ignore[attr-defined]
+    assert 100 <= kinds.count("metrics") <= MAX_METRICS_EVENTS
+    assert 90 <= kinds.count("progress") <= 105
+    assert job.told[-1] == ("metrics", "Step 5000/5000: training loss=1.00")  # type: ignore[attr-defined]
+
+
+def test_a_database_that_is_away_does_not_stop_a_training_but_a_lost_claim_does() -> None:
+    JobReport(_Recording(DatabaseUnavailable()))(EvaluationProgress(0, 1, 2))
+    with pytest.raises(Superseded):
+        JobReport(_Recording(Superseded()))(EvaluationProgress(0, 1, 2))

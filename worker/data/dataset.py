@@ -1,0 +1,208 @@
+"""Documents to a dataset: examples, split, counted, fingerprinted, and kept as Arrow files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamples
+from shared.storage import disk_errors
+from worker.base_models.formats import MASKED, Example, PromptFormat
+from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
+from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, split
+from worker.data.texts import EXTRACTOR_VERSION
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT_VERSION = 1  # raise it when the same documents would give other examples
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a dataset holds. `tokens` counts what the model reads (and, for text2text, writes); `supervised_share`
+    is the part of them that is learned; dropped examples had nothing to learn, duplicates were there before."""
+
+    documents: int
+    validation_documents: int
+    chunks: int
+    examples: int
+    train_examples: int
+    validation_examples: int
+    tokens: int
+    supervised_share: float
+    truncated_examples: int
+    dropped_examples: int
+    duplicate_examples: int
+    prompt_format: str
+
+
+@dataclass(frozen=True)
+class BuiltDataset:
+    """Examples in their final order, with the fingerprint of everything that they depend on."""
+
+    train: Sequence[Item]
+    validation: Sequence[Item]
+    statistics: Statistics
+    fingerprint: str
+
+
+def build(
+    documents: Sequence[SourceDocument],
+    tokenizer: PreTrainedTokenizerBase,
+    style: PromptFormat,
+    options: DatasetOptions,
+) -> BuiltDataset:
+    """Deterministic: the same documents, in any order, give the same dataset.
+
+    Raises `NoDocuments`, `NothingToLearn` if every label of every example is masked, and `TooFewExamples` if fewer
+    than `MIN_TRAIN_EXAMPLES` are left to train on.
+    """
+    if not documents:
+        raise NoDocuments()
+    unique = {one.sha256: one for one in sorted(documents, key=lambda one: (one.sha256, one.id), reverse=True)}
+    ordered = [unique[sha256] for sha256 in sorted(unique)]
+    encoder = ExampleEncoder(tokenizer, style, options)
+    made = _encode(ordered, encoder, options)
+    usable = _learnable(made, encoder)
+    if not usable:
+        raise NothingToLearn()
+    train, validation = split(usable, options)
+    if len(train) < MIN_TRAIN_EXAMPLES:
+        raise TooFewExamples(
+            f"The documents give {len(train)} example to train on and at least {MIN_TRAIN_EXAMPLES} are needed; "
+            "upload more text or lower chunk_size."
+        )
+    statistics = _statistics(made, usable, train, validation, style)
+    return BuiltDataset(train, validation, statistics, _fingerprint(ordered, tokenizer, style, options))
+
+
+def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetOptions) -> None:
+    """Writes the dataset into `folder`, which is made: Arrow files for `datasets.load_from_disk`, and `dataset.json`.
+    The same dataset gives the same bytes. Raises `DiskFull`."""
+    from datasets import DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+    parts = {"train": dataset.train, "validation": dataset.validation}
+    about = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": dataset.fingerprint,
+        "base_model": base_model,
+        "prompt_format": dataset.statistics.prompt_format,
+        "options": asdict(options),
+        "statistics": asdict(dataset.statistics),
+    }
+    with disk_errors():
+        # An empty part is left out: `datasets` writes it but cannot read it back.
+        DatasetDict({name: _arrow(items) for name, items in parts.items() if items}).save_to_disk(str(folder))
+        (folder / "dataset.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[list[Example], list[Example]]:
+    """(training, validation) examples of a saved dataset; validation may be empty."""
+    from datasets import load_from_disk
+
+    if not (folder / "dataset.json").is_file():
+        raise DatasetError("The dataset's files are missing; run the setup again.")
+    parts = load_from_disk(str(folder))
+    return _examples(parts["train"]), _examples(parts["validation"]) if "validation" in parts else []
+
+
+def _encode(
+    documents: Sequence[SourceDocument], encoder: ExampleEncoder, options: DatasetOptions
+) -> list[DocumentItems]:
+    """Every document's examples. A single document will be cut in two, so its chunks must not overlap."""
+    made = [DocumentItems(one, encoder.items_of(one, options.chunk_overlap)) for one in documents]
+    filled = [one for one in made if any(encoder.is_learnable(item.example) for item in one.items)]
+    if len(filled) == 1 and options.chunk_overlap and options.validation_split:
+        return [DocumentItems(one.document, encoder.items_of(one.document, 0)) for one in filled]
+    return made
+
+
+def _learnable(documents: Sequence[DocumentItems], encoder: ExampleEncoder) -> list[DocumentItems]:
+    kept = (
+        DocumentItems(one.document, [item for item in one.items if encoder.is_learnable(item.example)])
+        for one in documents
+    )
+    return [one for one in kept if one.items]
+
+
+def _statistics(
+    made: Sequence[DocumentItems],
+    usable: Sequence[DocumentItems],
+    train: Sequence[Item],
+    validation: Sequence[Item],
+    style: PromptFormat,
+) -> Statistics:
+    examples = [item.example for item in (*train, *validation)]
+    num_made, num_usable = (sum(len(one.items) for one in documents) for documents in (made, usable))
+    num_written = sum(len(one.labels) for one in examples) if style is PromptFormat.TEXT2TEXT else 0
+    num_tokens = sum(len(one.input_ids) for one in examples) + num_written
+    num_supervised = sum(label != MASKED for one in examples for label in one.labels)
+    return Statistics(
+        documents=len(made),
+        validation_documents=len({item.document_id for item in validation}),
+        chunks=num_made,
+        examples=len(examples),
+        train_examples=len(train),
+        validation_examples=len(validation),
+        tokens=num_tokens,
+        supervised_share=round(num_supervised / num_tokens, 4),
+        truncated_examples=sum(one.is_truncated for one in examples),
+        dropped_examples=num_made - num_usable,
+        duplicate_examples=num_usable - len(examples),
+        prompt_format=style.value,
+    )
+
+
+def _fingerprint(
+    documents: Sequence[SourceDocument],
+    tokenizer: PreTrainedTokenizerBase,
+    style: PromptFormat,
+    options: DatasetOptions,
+) -> str:
+    parts = {
+        "versions": [FORMAT_VERSION, EXTRACTOR_VERSION],
+        "tokenizer": hash_of_tokenizer(tokenizer),
+        "style": style.value,
+        "options": asdict(options),
+        "documents": [[one.sha256, one.title] for one in documents],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that decides about tokens: vocabulary, rules, special tokens and chat template."""
+    rules: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        rules = {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps([rules, special], sort_keys=True).encode()).hexdigest()
+
+
+def _arrow(items: Sequence[Item]) -> Any:
+    from datasets import Dataset, Features, List, Value
+
+    features = Features(
+        input_ids=List(Value("int32")),
+        labels=List(Value("int32")),
+        document_id=Value("string"),
+        chunk=Value("int32"),
+    )
+    columns = {
+        "input_ids": [item.example.input_ids for item in items],
+        "labels": [item.example.labels for item in items],
+        "document_id": [item.document_id for item in items],
+        "chunk": [item.chunk for item in items],
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
+def _examples(part: Any) -> list[Example]:
+    columns = part[:]
+    return [Example(*pair) for pair in zip(columns["input_ids"], columns["labels"], strict=True)]

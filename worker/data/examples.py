@@ -1,0 +1,129 @@
+"""One document's text to examples, in the format of the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from shared.errors import DatasetError
+from worker.base_models.formats import MASKED, Example, Message, PromptFormat, encode_exchange, encode_text
+from worker.data.chunking import Chunk, CountTokens, chunk_text
+from worker.data.texts import ExtractedText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NO_LIMIT = 1_000_000_000
+_SPARE_TOKENS = 2  # letters at a seam may become other tokens than on their own
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How documents become examples. Lengths count tokens; `chunk_size` None fills `max_length`;
+    `validation_split` is the share held out; the same `seed` holds out the same."""
+
+    max_length: int = 512
+    chunk_size: int | None = None
+    chunk_overlap: int = 0
+    validation_split: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SourceDocument:
+    """A document with its text. `title` names its subject where it has no headings."""
+
+    id: str
+    sha256: str
+    title: str
+    text: ExtractedText
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example and where it came from: `chunk` counts from 0 within the document."""
+
+    example: Example
+    document_id: str
+    chunk: int
+
+
+class ExampleEncoder:
+    """Makes the examples of a document for one base model."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptFormat, options: DatasetOptions) -> None:
+        self._tokenizer = tokenizer
+        self._style = style
+        self._options = options
+        self._count = token_counter(tokenizer)
+        self._size_for = lru_cache(maxsize=1024)(self._compute_size)
+
+    def items_of(self, document: SourceDocument, overlap: int) -> list[Item]:
+        """Its chunks, then its conversations. Some may have nothing to learn: see `is_learnable`."""
+        chunks = chunk_text(document.text, self._count, self._size_for, overlap)
+        examples = [self._of_chunk(chunk, document.title) for chunk in chunks]
+        for number, conversation in enumerate(document.text.conversations, start=1):
+            examples += self._of_conversation(conversation, f"conversation {number} of '{document.title}'")
+        return [Item(example, document.id, index) for index, example in enumerate(examples)]
+
+    def is_learnable(self, example: Example) -> bool:
+        """Whether any label counts; a causal model never predicts its first token."""
+        first = 0 if self._style is PromptFormat.TEXT2TEXT else 1
+        return any(label != MASKED for label in example.labels[first:])
+
+    def _of_chunk(self, chunk: Chunk, title: str) -> Example:
+        heading = self._short(chunk.heading)
+        text = self._passage(heading, chunk.text)
+        return encode_text(self._style, self._tokenizer, text, heading or title, self._options.max_length)
+
+    def _passage(self, heading: str, text: str) -> str:
+        """What is learned: models that are not asked about the heading read it above the text."""
+        is_asked = self._style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)
+        return text if is_asked or not heading else f"{heading}\n\n{text}"
+
+    def _of_conversation(self, conversation: Sequence[Message], place: str) -> Iterator[Example]:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            for turns in self._learned_parts(conversation):
+                yield encode_exchange(self._style, self._tokenizer, turns, self._options.max_length)
+        except TemplateError as error:
+            raise DatasetError(
+                f"The base model's chat template refuses {place}: {error}. Most want user and assistant in turn."
+            ) from error
+
+    def _learned_parts(self, conversation: Sequence[Message]) -> list[Sequence[Message]]:
+        """The conversation up to its last learned answer; for text2text, which writes one answer, up to each."""
+        ends = [index + 1 for index, turn in enumerate(conversation) if _is_learned(turn)]
+        if self._style is PromptFormat.TEXT2TEXT:
+            return [conversation[:end] for end in ends if end > 1]
+        return [conversation[: ends[-1]]] if ends else [conversation]
+
+    def _compute_size(self, heading: str) -> int:
+        """Most tokens of a chunk under this heading, so that the whole example fits into `max_length`."""
+        short = self._short(heading)
+        around = encode_text(self._style, self._tokenizer, self._passage(short, ""), short or "text", _NO_LIMIT)
+        room = self._options.max_length - len(around.input_ids) - _SPARE_TOKENS
+        return room if self._options.chunk_size is None else min(room, self._options.chunk_size)
+
+    def _short(self, heading: str) -> str:
+        """The path of headings, if it leaves room for the text; else the last of them; else none."""
+        most = self._options.max_length // 4
+        candidates = (heading, heading.rpartition(" > ")[2])
+        return next((one for one in candidates if self._count(one) <= most), "")
+
+
+def token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:
+    """Counts a text's tokens without special ones; straight in Rust where the tokenizer is a fast one."""
+    if not tokenizer.is_fast:
+        return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # a tokenizer.json may ask for it; transformers sets it anew at each call
+    backend.no_padding()
+    return lambda text: len(backend.encode(text, add_special_tokens=False).ids)
+
+
+def _is_learned(turn: Message) -> bool:
+    return turn["role"] == "assistant" and turn.get("weight", 1) != 0

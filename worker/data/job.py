@@ -1,0 +1,159 @@
+"""The setup job: the project's documents become a dataset, and what cannot be read is said."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Used further down the calls; imported here, so that the fork server, which loads this module, has paid the seconds
+# that they take before a job comes.
+import datasets  # noqa: F401
+from transformers import AutoConfig, AutoTokenizer  # noqa: F401
+
+from shared.claimed_job import ClaimedJob
+from shared.errors import DocumentError, Superseded
+from shared.ids import new_id
+from shared.models import Dataset, Document
+from shared.repositories.datasets import DatasetRepository
+from shared.repositories.documents import DocumentRepository
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from shared.setup_parameters import SetupParameters
+from shared.storage import Storage, publish_folder
+from worker.base_models.formats import format_of
+from worker.base_models.loading import load_config, load_tokenizer
+from worker.data.dataset import BuiltDataset, build, save
+from worker.data.examples import DatasetOptions, SourceDocument
+from worker.data.extraction import ExtractionLimits, extract
+from worker.data.pipeline import failure, require_some, title_of
+from worker.data.text_cache import TextCache
+from worker.data.texts import ExtractedText
+
+
+@dataclass(frozen=True)
+class ReadDocuments:
+    """The documents that could be read, and how the others failed."""
+
+    sources: list[SourceDocument]
+    failed: list[dict[str, str]]
+
+
+def run_setup(
+    job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Works on a claimed setup job until it has succeeded, or until `should_stop` between two documents: the next
+    attempt finds the texts that were read. Errors of the tree propagate to the caller, who fails the job with them;
+    short transactions stand around the slow work."""
+    parameters = SetupParameters.model_validate(job.claim.parameters)
+    model = parameters.config.model_name
+    tokenizer = load_tokenizer(model, settings.model_cache_dir)
+    style = format_of(load_config(model, settings.model_cache_dir), tokenizer)
+    read = _read_documents(job, _documents(job, parameters), settings, storage, should_stop)
+    if should_stop():
+        return
+    require_some(read.sources, read.failed)
+    options = options_of(parameters)
+    job.log(f"Building the dataset from {len(read.sources)} documents for {model} ({style.value})")
+    dataset = build(read.sources, tokenizer, style, options)
+    dataset_id = _publish(dataset, storage, model, options)
+    _record(job, storage, dataset, dataset_id, model, read)
+
+
+def options_of(parameters: SetupParameters) -> DatasetOptions:
+    """The part of the parameters that decides about the examples."""
+    return DatasetOptions(
+        max_length=parameters.config.max_length,
+        chunk_size=parameters.chunk_size,
+        chunk_overlap=parameters.chunk_overlap,
+        validation_split=parameters.validation_split,
+        seed=parameters.config.seed,
+    )
+
+
+def _documents(job: ClaimedJob, parameters: SetupParameters) -> list[Document]:
+    """The rows of the wanted documents, each once; raises `DocumentNotFound`."""
+    with job.database.read() as session:
+        documents = DocumentRepository(session)
+        wanted = parameters.document_ids
+        ids = documents.all_ids(job.claim.project_id) if wanted is None else wanted
+        return [documents.get(job.claim.project_id, document_id) for document_id in dict.fromkeys(ids)]
+
+
+def _read_documents(
+    job: ClaimedJob, documents: list[Document], settings: Settings, storage: Storage, should_stop: Callable[[], bool]
+) -> ReadDocuments:
+    """Extracts one document after the other; one that fails is marked and does not disturb the others."""
+    read = ReadDocuments([], [])
+    limits = ExtractionLimits(settings.extraction_timeout_seconds, settings.extraction_memory_bytes)
+    for number, document in enumerate(documents):
+        if should_stop():
+            break
+        job.report({"documents_done": number, "documents": len(documents)})
+        job.log(f"Validating training file: {document.filename}")
+        try:
+            text = _text_of(document, limits, storage)
+        except DocumentError as error:
+            read.failed.append(failure(document.id, document.filename, error))
+            _mark_failed(job, document, error)
+            continue
+        read.sources.append(SourceDocument(document.id, document.sha256, title_of(document.filename), text))
+        with job.database.write() as session:
+            DocumentRepository(session).mark_extracted(document.id)
+    else:
+        job.report({"documents_done": len(documents), "documents": len(documents)})
+    return read
+
+
+def _text_of(document: Document, limits: ExtractionLimits, storage: Storage) -> ExtractedText:
+    cache = TextCache(storage)
+    text = cache.find(document.sha256, document.kind)
+    if text is None:
+        text = extract(document.kind, storage.document(document.id), limits)
+        cache.keep(document.sha256, document.kind, text)
+    return text
+
+
+def _mark_failed(job: ClaimedJob, document: Document, error: DocumentError) -> None:
+    with job.database.write() as session:
+        DocumentRepository(session).mark_failed(document.id, error)
+    job.log(f"Skipped {document.filename}: {error.detail}", level="warn", data={"code": error.code})
+
+
+def _publish(dataset: BuiltDataset, storage: Storage, model: str, options: DatasetOptions) -> str:
+    """Moves the complete folder to its final place; returns the dataset's id."""
+    dataset_id = new_id("dataset-")
+    staged = storage.stage()
+    try:
+        save(dataset, staged, model, options)
+        publish_folder(staged, storage.dataset(dataset_id))
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return dataset_id
+
+
+def _record(
+    job: ClaimedJob, storage: Storage, dataset: BuiltDataset, dataset_id: str, model: str, read: ReadDocuments
+) -> None:
+    """Enters the dataset and ends the job at once. The files of an attempt that lost its claim are removed."""
+    statistics = asdict(dataset.statistics)
+    row = Dataset(
+        id=dataset_id,
+        project_id=job.claim.project_id,
+        job_id=job.claim.job_id,
+        fingerprint=dataset.fingerprint,
+        base_model=model,
+        statistics=statistics,
+    )
+    result: dict[str, Any] = {"dataset_id": dataset_id, **statistics, "failed_documents": read.failed}
+    try:
+        with job.database.write() as session:
+            jobs = JobRepository(session)
+            message = f"Files validated: {dataset.statistics.examples} examples of {len(read.sources)} documents"
+            jobs.add_event(job.claim, type="message", level="info", message=message, data=statistics)
+            jobs.succeed(job.claim, result)
+            DatasetRepository(session).add(row, [one.id for one in read.sources])
+    except Superseded:
+        shutil.rmtree(storage.dataset(dataset_id), ignore_errors=True)
+        raise
