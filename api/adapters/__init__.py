@@ -1,0 +1,1 @@
+"""The registry: names, versions, promotion and lineage."""

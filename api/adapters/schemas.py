@@ -1,0 +1,139 @@
+"""Adapters, versions and promotions as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from shared.models import Adapter, AdapterVersion, Dataset, Document, Promotion
+
+
+class AdapterAnswer(BaseModel):
+    """A name, and the version that answers under it."""
+
+    object: Literal["adapter"] = "adapter"
+    name: str
+    live_version: int | None
+    model: str | None
+    num_versions: int
+    created_at: int
+
+
+class SourceDocument(BaseModel):
+    """A document that a version learned from."""
+
+    id: str
+    filename: str
+    sha256: str
+    deleted: bool
+
+
+class Lineage(BaseModel):
+    """Job → dataset → documents."""
+
+    job_id: str | None
+    setup_job_id: str | None
+    dataset_id: str | None
+    dataset_fingerprint: str | None
+    dataset_statistics: dict[str, Any] | None
+    documents: list[SourceDocument]
+
+
+class VersionAnswer(BaseModel):
+    """Published weights, which never change."""
+
+    object: Literal["adapter.version"] = "adapter.version"
+    version: int
+    live: bool
+    model: str
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+    size_bytes: int
+    broken_reason: str | None
+    created_at: int
+    lineage: Lineage
+
+
+class PromotionAnswer(BaseModel):
+    """One move of the alias `live`. `action`: publish, promote or rollback."""
+
+    action: str
+    from_version: int | None
+    to_version: int | None
+    reason: str
+    created_at: int
+
+
+class AdapterDetail(AdapterAnswer):
+    """An adapter with its versions and the moves of its alias, both newest first."""
+
+    versions: list[VersionAnswer]
+    history: list[PromotionAnswer]
+
+
+class PromoteRequest(BaseModel):
+    """Which version is to be live."""
+
+    model_config = {"extra": "forbid"}
+
+    version: int = Field(ge=1, le=2**31 - 1)
+    reason: str = Field("by request", max_length=255)
+
+
+class DeletedVersion(BaseModel):
+    """The version is gone."""
+
+    object: Literal["adapter.version"] = "adapter.version"
+    adapter: str
+    version: int
+    deleted: Literal[True] = True
+
+
+def adapter_answer(adapter: Adapter, versions: Sequence[AdapterVersion]) -> AdapterAnswer:
+    return AdapterAnswer(
+        name=adapter.name,
+        live_version=adapter.live_number,
+        model=next((one.base_model for one in versions if one.number == adapter.live_number), None),
+        num_versions=len(versions),
+        created_at=int(adapter.created_at),
+    )
+
+
+def version_answer(version: AdapterVersion, is_live: bool, lineage: Lineage) -> VersionAnswer:
+    return VersionAnswer(
+        version=version.number,
+        live=is_live,
+        model=version.base_model,
+        metrics=version.metrics,
+        config=version.config,
+        size_bytes=version.size_bytes,
+        broken_reason=version.broken_reason,
+        created_at=int(version.created_at),
+        lineage=lineage,
+    )
+
+
+def lineage_of(version: AdapterVersion, dataset: Dataset | None, documents: Sequence[Document]) -> Lineage:
+    return Lineage(
+        job_id=version.job_id,
+        setup_job_id=None if dataset is None else dataset.job_id,
+        dataset_id=version.dataset_id,
+        dataset_fingerprint=None if dataset is None else dataset.fingerprint,
+        dataset_statistics=None if dataset is None else dataset.statistics,
+        documents=[
+            SourceDocument(id=one.id, filename=one.filename, sha256=one.sha256, deleted=one.deleted_at is not None)
+            for one in documents
+        ],
+    )
+
+
+def promotion_answer(move: Promotion) -> PromotionAnswer:
+    return PromotionAnswer(
+        action=move.action,
+        from_version=move.from_number,
+        to_version=move.to_number,
+        reason=move.reason,
+        created_at=int(move.created_at),
+    )

@@ -1,0 +1,82 @@
+"""From a request, form or JSON, to a question that an inference worker understands."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api.answers.schemas import QueryRequest
+from api.dependencies import AppServices, Project
+from api.validation import invalid, validated
+from shared.base_models import check_allowed
+from shared.errors import NoInferenceWorker, NotFound
+from shared.ids import new_id
+from shared.messages import Question, Turn
+from shared.repositories.adapters import AdapterRepository
+from shared.repositories.workers import WorkerRepository
+from shared.settings import Settings
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_MOST_FIELDS = 32
+_DEFAULT_ADAPTER = "default"
+
+
+async def _asked(request: Request) -> QueryRequest:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _FORMS:
+        return validated(QueryRequest, await _form_values(request))
+    try:
+        return QueryRequest.model_validate_json(await request.body() or b"{}")
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+Asked = Annotated[QueryRequest, Depends(_asked)]
+
+
+def _question(asked: Asked, services: AppServices, project: Project) -> Question:
+    """The question for the workers. The session ends here: waiting for the answer must hold no connection."""
+    with services.database.read() as session:
+        if not WorkerRepository(session).count_alive().get("inference"):
+            raise NoInferenceWorker()
+        model, adapter = _addressee(session, project, services.settings, asked)
+    asked_at = time.time()
+    return Question(
+        id=new_id("answer-"),
+        project_id=project,
+        reply_to=services.dispatcher.reply_to,
+        turns=(Turn(role="user", content=asked.query),),
+        sampling=asked.sampling(),
+        model=model,
+        adapter=adapter,
+        version=asked.version,
+        fallback=services.settings.fallback if asked.fallback is None else asked.fallback,
+        deadline=asked_at + services.settings.answer_timeout_seconds,
+        asked_at=asked_at,
+    )
+
+
+PreparedQuestion = Annotated[Question, Depends(_question)]
+
+
+def _addressee(session: Session, project: str, settings: Settings, asked: QueryRequest) -> tuple[str, str | None]:
+    """The base model (the one that falls back, too) and the adapter's name, None for the base model itself."""
+    if asked.model is not None:
+        return check_allowed(asked.model, (*settings.allowed_models, settings.base_model)), None
+    adapters = AdapterRepository(session)
+    latest = adapters.latest(project)
+    name = asked.adapter or (latest[0].name if latest else _DEFAULT_ADAPTER)
+    with suppress(NotFound):  # the worker refuses, or falls back and says so
+        return adapters.resolve(project, name, asked.version).base_model, name
+    return settings.base_model, name
+
+
+async def _form_values(request: Request) -> dict[str, Any]:
+    """The form's fields; one that was left empty counts as left out, except the question."""
+    form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
+    return {name: value for name, value in form.items() if value != "" or name == "query"}

@@ -1,0 +1,41 @@
+"""What endpoints ask for: the services, the project, and a session of the right kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from api.services import Services
+from shared.models import DEFAULT_PROJECT
+
+
+def _services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+AppServices = Annotated[Services, Depends(_services)]
+
+
+def _project() -> str:
+    return DEFAULT_PROJECT
+
+
+Project = Annotated[str, Depends(_project)]
+
+
+def _read_session(services: AppServices) -> Iterator[Session]:
+    with services.database.read() as session:
+        yield session
+
+
+def _write_session(services: AppServices) -> Iterator[Session]:
+    with services.database.write() as session:
+        yield session
+
+
+# The scope "function" ends the session, and commits it, before the answer leaves; background tasks run after that.
+ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
+WriteSession = Annotated[Session, Depends(_write_session, scope="function")]

@@ -1,0 +1,87 @@
+"""`/documents`: upload, list, read, download, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Request
+from starlette.responses import FileResponse
+
+from api.dependencies import AppServices, Project, ReadSession, WriteSession
+from api.documents.entering import Entered, enter_files, remove_if_deleted
+from api.documents.receiving import ReceivedFile, received_files
+from api.documents.schemas import (
+    DOWNLOAD,
+    UPLOAD_BODY,
+    DeletedDocument,
+    DocumentAnswer,
+    Learner,
+    Uploads,
+    document_answer,
+    uploaded_file,
+)
+from api.pagination import Listing, Paging, listing
+from shared.errors import DocumentNotFound
+from shared.repositories.documents import DocumentRepository
+
+router = APIRouter(prefix="/documents", tags=["documents"])
+
+
+async def _received(request: Request, services: AppServices) -> AsyncIterator[list[ReceivedFile]]:
+    async with received_files(request, services.storage, services.settings) as files:
+        yield files
+
+
+@router.post("", status_code=201, openapi_extra=UPLOAD_BODY)
+def upload_documents(
+    files: Annotated[list[ReceivedFile], Depends(_received, scope="function")], services: AppServices, project: Project
+) -> Uploads:
+    """Takes one or many files. The same bytes twice give one document; a bad file does not disturb the others."""
+    entered = enter_files(services, project, files)
+    _require_one(entered)
+    return Uploads(data=[uploaded_file(one) for one in entered])
+
+
+@router.get("")
+def list_documents(page: Paging, session: ReadSession, project: Project) -> Listing[DocumentAnswer]:
+    """Documents, newest first."""
+    rows = DocumentRepository(session).page(project, after=page.after, limit=page.limit)
+    return listing(rows, page.limit, document_answer, lambda document: document.id)
+
+
+@router.get("/{document_id}")
+def get_document(document_id: str, session: ReadSession, project: Project) -> DocumentAnswer:
+    """One document."""
+    return document_answer(DocumentRepository(session).get(project, document_id))
+
+
+@router.get("/{document_id}/content", response_class=FileResponse, responses=DOWNLOAD)
+def download_document(document_id: str, session: ReadSession, services: AppServices, project: Project) -> FileResponse:
+    """The uploaded bytes, always as a download: a browser must not run what somebody uploaded."""
+    document = DocumentRepository(session).get(project, document_id)
+    path = services.storage.document(document.id)
+    if not path.is_file():
+        raise DocumentNotFound("The document's file is gone from the data folder; upload it again.")
+    return FileResponse(path, media_type="application/octet-stream", filename=document.filename)
+
+
+@router.delete("/{document_id}")
+def delete_document(
+    document_id: str, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
+) -> DeletedDocument:
+    """Deletes a document, and names the adapter versions that learned from it: they keep what they learned."""
+    documents = DocumentRepository(session)
+    document = documents.get(project, document_id)
+    learned_by = [Learner(adapter=name, version=number) for name, number in documents.learned_by(document.id)]
+    documents.delete(document)
+    background.add_task(remove_if_deleted, services, document)
+    return DeletedDocument(id=document.id, learned_by=learned_by)
+
+
+def _require_one(entered: list[Entered]) -> None:
+    """If no file was accepted, the first one's error is the answer."""
+    errors = [(one.file.filename, one.file.error) for one in entered if one.file.error is not None]
+    if len(errors) == len(entered):
+        filename, error = errors[0]
+        raise type(error)(f"{filename}: {error.detail}", param="files")

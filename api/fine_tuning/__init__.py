@@ -1,0 +1,1 @@
+"""Setup, training, and what the installation can do at the moment."""

@@ -1,0 +1,85 @@
+"""Creating setup and training jobs within one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from api.creation import Created
+from api.fine_tuning.schemas import SetupAnswer, SetupRequest, TrainAnswer, TrainRequest, config_of
+from api.validation import validated
+from shared.base_models import check_allowed
+from shared.errors import InvalidRequest, NoDocuments, SetupFailed
+from shared.models import Job
+from shared.repositories.documents import DocumentRepository
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from shared.setup_parameters import SetupParameters
+from shared.training_config import FineTuningConfig
+
+
+def create_setup(session: Session, project: str, settings: Settings, request: SetupRequest) -> Created[SetupAnswer]:
+    """The setup job and, unless the client does not want it, the training job that waits for it."""
+    model = check_model(request.named_model() or settings.base_model, settings)
+    parameters = validated(
+        SetupParameters,
+        {
+            "document_ids": _document_ids(session, project, request.document_ids),
+            "adapter": request.adapter,
+            "chunk_size": request.chunk_size,
+            "chunk_overlap": request.chunk_overlap,
+            "validation_split": request.validation_split,
+            "config": config_of(request, model_name=model),
+        },
+    )
+    job = JobRepository(session).create(project, "setup", parameters.model_dump(mode="json"))
+    training = _create_training(session, job, parameters.adapter, parameters.config) if request.train else None
+    answer = SetupAnswer(job_id=job.id, training_job_id=training.id if training else None, status=job.status)
+    return Created(answer, job)
+
+
+def create_training(session: Session, project: str, request: TrainRequest) -> Created[TrainAnswer]:
+    """The training job on a setup job's dataset; it waits if that one still runs."""
+    setup = _usable_setup(session, project, request.setup_job_id)
+    made = validated(SetupParameters, setup.parameters)
+    if "model_name" in request.model_fields_set and request.model_name != made.config.model_name:
+        raise InvalidRequest(
+            f"This setup was made for {made.config.model_name}; leave model_name out, or make another setup.",
+            param="model_name",
+        )
+    inherited = {"model_name": made.config.model_name, "max_length": made.config.max_length}
+    config = FineTuningConfig.model_validate({**inherited, **config_of(request)})
+    job = _create_training(session, setup, request.adapter or made.adapter, config)
+    return Created(TrainAnswer(job_id=job.id, status=job.status), job)
+
+
+def check_model(name: str, settings: Settings) -> str:
+    """`name`, if this installation allows it; its own base model always is."""
+    return check_allowed(name, (*settings.allowed_models, settings.base_model))
+
+
+def _create_training(session: Session, setup: Job, adapter: str, config: FineTuningConfig) -> Job:
+    parameters = {"setup_job_id": setup.id, "adapter": adapter, "config": config.model_dump(mode="json")}
+    return JobRepository(session).create(setup.project_id, "training", parameters, waits_for=setup.id)
+
+
+def _document_ids(session: Session, project: str, wanted: Sequence[str] | None) -> list[str]:
+    """The documents' ids, now: what is uploaded later does not slip in."""
+    documents = DocumentRepository(session)
+    ids = documents.all_ids(project) if wanted is None else [documents.get(project, one).id for one in wanted]
+    if not ids:
+        raise NoDocuments()
+    return list(dict.fromkeys(ids))
+
+
+def _usable_setup(session: Session, project: str, job_id: str) -> Job:
+    setup = JobRepository(session).get(project, job_id)
+    session.refresh(setup, with_for_update=True)  # it must not fail before the job that waits for it is there
+    if setup.kind != "setup":
+        raise InvalidRequest("setup_job_id names a job of another kind; give a setup job's id.", param="setup_job_id")
+    if setup.status in ("failed", "cancelled"):
+        raise SetupFailed(
+            f"The setup job is {setup.status}; make another setup and train on that.", param="setup_job_id"
+        )
+    return setup

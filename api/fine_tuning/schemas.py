@@ -1,0 +1,97 @@
+"""Setup, training and status as clients see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.setup_parameters import ADAPTER_NAME
+from shared.training_config import FineTuningConfig
+
+
+def _without_model_default(schema: dict[str, Any]) -> None:
+    """Which model is the default depends on the installation or on the setup job."""
+    schema["properties"]["model_name"].pop("default", None)
+
+
+def _without_inherited_defaults(schema: dict[str, Any]) -> None:
+    _without_model_default(schema)
+    schema["properties"]["max_length"].pop("default", None)
+
+
+class SetupRequest(FineTuningConfig):
+    """What to learn, from what, and how; every field may be left out."""
+
+    model_config = ConfigDict(json_schema_extra=_without_model_default)
+
+    document_ids: tuple[str, ...] | None = Field(None, description="Default: all documents.")
+    model: str | None = Field(
+        None, min_length=1, max_length=512, description="Another name of model_name; default: FINETUNED_BASE_MODEL."
+    )
+    adapter: str = Field("default", pattern=ADAPTER_NAME, description="The name under which versions are published.")
+    chunk_size: int | None = Field(None, description="Tokens; default: max_length.")
+    chunk_overlap: int = Field(0, description="Tokens that a chunk repeats of the one before.")
+    validation_split: float = Field(0.1, description="The share that is held out to measure the loss on.")
+    train: bool = Field(True, description="Whether a training job is to follow.")
+
+    @model_validator(mode="after")
+    def _one_model(self) -> SetupRequest:
+        if self.model is not None and "model_name" in self.model_fields_set and self.model != self.model_name:
+            raise ValueError("model and model_name are two names of one field; give one of them")
+        return self
+
+    def named_model(self) -> str | None:
+        """The model that the client named."""
+        return self.model or (self.model_name if "model_name" in self.model_fields_set else None)
+
+
+class TrainRequest(FineTuningConfig):
+    """Trains on the dataset of a setup job. `model_name` and `max_length` default to the setup's."""
+
+    model_config = ConfigDict(json_schema_extra=_without_inherited_defaults)
+
+    setup_job_id: str = Field(max_length=64)
+    adapter: str | None = Field(None, pattern=ADAPTER_NAME, description="Default: the setup's.")
+
+
+class SetupAnswer(BaseModel):
+    """The jobs that were created; `training_job_id` is null if no training was wanted."""
+
+    job_id: str
+    training_job_id: str | None
+    status: str
+
+
+class TrainAnswer(BaseModel):
+    """The job that was created."""
+
+    job_id: str
+    status: str
+
+
+class StatusAnswer(BaseModel):
+    """What the installation can do. `trained`: some version is live; `available`: it can answer at this moment.
+
+    `missing` says, one sentence each, what keeps something from working and what to do about it.
+    """
+
+    trained: bool
+    available: bool
+    model: str
+    adapter: str | None
+    version: int | None
+    base_model: str
+    running_jobs: int
+    queued_jobs: int
+    paused_jobs: int
+    inference_workers: int
+    training_workers: int
+    setup_workers: int
+    missing: list[str]
+
+
+def config_of(request: FineTuningConfig, **values: Any) -> dict[str, Any]:
+    """The fields of `FineTuningConfig` that the client sent, with `values` instead of or beside them."""
+    sent = request.model_dump(include=set(FineTuningConfig.model_fields), exclude_unset=True)
+    return {**sent, **values}

@@ -1,0 +1,1 @@
+"""Rows of work: progress, events, cancel, pause and resume."""

@@ -1,0 +1,58 @@
+"""What the process holds while it runs: database, files, doorbell, Redis, and the questions in flight."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from api.answers.dispatcher import Dispatcher
+from shared.database import Database
+from shared.queue import Doorbell, celery_app
+from shared.settings import Settings
+from shared.storage import Storage
+
+_CONNECT_SECONDS = 1.0
+_SOCKET_SECONDS = 5.0  # longer than the dispatcher's blocking read
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything an endpoint may need; none of it is made per request."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    bell: Doorbell
+    redis: Redis
+    dispatcher: Dispatcher
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Opens the services and closes them at the end. Neither database nor Redis need be there yet."""
+    database = Database(settings.resolved_database_url)
+    redis = connect_redis(settings.resolved_redis_url)
+    dispatcher = Dispatcher(redis, max_queued=settings.max_queued_questions)
+    storage = Storage(settings.data_dir)
+    try:
+        async with dispatcher.reading():
+            yield Services(settings, database, storage, Doorbell(celery_app(settings)), redis, dispatcher)
+    finally:
+        await redis.aclose()
+        database.close()
+
+
+def connect_redis(url: str) -> Redis:
+    """A client that fails fast. The one retry is for pooled connections that died with a restarted server."""
+    return Redis.from_url(
+        url,
+        protocol=2,  # replies of streams differ in shape from RESP3's
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_SOCKET_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )

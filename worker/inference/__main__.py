@@ -1,0 +1,72 @@
+"""`python -m worker.inference`: the inference worker's process."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from importlib.metadata import version
+from typing import Any
+
+from shared.database import Database
+from shared.settings import Settings, get_settings
+from shared.storage import Storage
+from worker.inference.heartbeat import Heartbeat
+from worker.inference.models import LoadedModels, load_base
+from worker.inference.preloading import Preloader
+from worker.inference.preparation import Preparation
+from worker.inference.questions import QuestionStream, connect
+from worker.inference.registry import Registry
+from worker.inference.service import InferenceService
+
+log = logging.getLogger("worker.inference")
+
+
+def main(settings: Settings) -> None:
+    """Answers questions until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    worker_id = f"inference@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    database = Database(settings.resolved_database_url)
+    questions = QuestionStream(connect(settings.resolved_redis_url), worker_id)
+    models = LoadedModels(lambda name: load_base(name, settings), settings.max_loaded_models)
+    registry = Registry(database, Storage(settings.data_dir), allows_fallback=settings.fallback)
+    service = InferenceService(questions, Preparation(registry, models), capacity=settings.max_batch_size)
+    heartbeat = Heartbeat(
+        database, questions, worker_id, details=lambda: _details(settings, models, service), entries=service.entries
+    )
+    preloader = Preloader(registry, service.preload)
+    heartbeat.start()
+    preloader.start()
+    # The first adapter needs PEFT, whose import takes seconds; the base model can answer meanwhile.
+    models.preload(settings.base_model).add_done_callback(lambda _: importlib.import_module("peft"))
+    log.info("%s pulls questions", worker_id)
+    service.run(stop)
+    preloader.stop()
+    heartbeat.stop()
+    questions.close()
+    log.info("%s stopped", worker_id)
+
+
+def _details(settings: Settings, models: LoadedModels, service: InferenceService) -> dict[str, Any]:
+    return {
+        "base_model": settings.base_model,
+        "loaded_models": models.names(),
+        "missing": models.missing(),
+        "num_questions": service.num_questions,
+        "version": version("finetuned"),
+    }
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    main(get_settings())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a thread that loads a model, perhaps from a slow hub, must not hold the process

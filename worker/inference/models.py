@@ -1,0 +1,192 @@
+"""The base models of one worker: loaded when first asked for, each with its engine, evicted when unused for longest."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from shared.base_models import is_on_disk, is_path
+from shared.errors import AnswerTimeout, BaseModelOffline, FinetunedError
+from worker.base_models.formats import PromptFormat, format_of
+from worker.base_models.loading import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from shared.settings import Settings
+    from worker.inference.engine import Engine
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model ready to answer. Only the engine changes, and only the service's thread may call it."""
+
+    name: str
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    prompt_format: PromptFormat
+    stop_tokens: frozenset[int]
+
+
+@dataclass
+class _Place:
+    model: Future[LoadedModel]
+    num_users: int = 0
+
+
+class LoadedModels:
+    """At most `max_loaded` base models. `acquire` may be called from any thread, and may take as long as a load.
+
+    A model that somebody holds is not evicted; who needs the place waits for it until the deadline. One thread
+    loads, so that two loads never need memory at once.
+    """
+
+    def __init__(self, load: Callable[[str], LoadedModel], max_loaded: int) -> None:
+        self._load = load
+        self._max_loaded = max_loaded
+        self._places: OrderedDict[str, _Place] = OrderedDict()  # least recently used first
+        self._changed = threading.Condition()
+        self._missing: dict[str, str] = {}
+        self._loader = ThreadPoolExecutor(1, "loader")
+
+    def preload(self, name: str) -> Future[LoadedModel]:
+        """Begins to load a model that nobody holds yet."""
+        with self._changed:
+            return self._place_of(name).model
+
+    def acquire(self, name: str, deadline: float) -> LoadedModel:
+        """The model, held until `release`. Raises a `BaseModelError`, or `AnswerTimeout` at the deadline."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._has_place(name), deadline - time.time()):
+                raise AnswerTimeout()
+            place = self._place_of(name)
+            place.num_users += 1
+        try:
+            return place.model.result(max(0.0, deadline - time.time()))
+        except TimeoutError as error:
+            place.num_users -= 1
+            raise AnswerTimeout() from error
+
+    def release(self, name: str) -> None:
+        """Gives back what `acquire` returned."""
+        with self._changed:
+            self._places[name].num_users -= 1
+            self._changed.notify_all()
+
+    def engine_of(self, name: str) -> Engine | None:
+        """The engine of a model that is ready, for a moment's use."""
+        return next((model.engine for model in self._ready() if model.name == name), None)
+
+    def engines(self) -> list[Engine]:
+        """The engines of the models that are ready."""
+        return [model.engine for model in self._ready()]
+
+    def names(self) -> list[str]:
+        """The models that are ready."""
+        return [model.name for model in self._ready()]
+
+    def missing(self) -> dict[str, str]:
+        """Why a model could not be loaded when it was last tried, by name."""
+        with self._changed:
+            return dict(self._missing)
+
+    def close(self) -> None:
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def _ready(self) -> list[LoadedModel]:
+        with self._changed:
+            futures = [place.model for place in self._places.values()]
+        return [future.result() for future in futures if future.done() and future.exception() is None]
+
+    def _has_place(self, name: str) -> bool:
+        """Whether the model has a place or one is free for it; evicts an unused model if that makes one."""
+        if name in self._places or len(self._places) < self._max_loaded:
+            return True
+        unused = [other for other, place in self._places.items() if place.num_users == 0 and place.model.done()]
+        if not unused:
+            return False
+        log.info("base model %s leaves for %s", unused[0], name)
+        del self._places[unused[0]]
+        return True
+
+    def _place_of(self, name: str) -> _Place:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = _Place(self._loader.submit(self._load, name))
+            place.model.add_done_callback(lambda future: self._note(name, future))  # at once, if it is done
+        else:
+            self._places.move_to_end(name)
+        return place
+
+    def _note(self, name: str, future: Future[LoadedModel]) -> None:
+        """A model that failed to load leaves its place, so that the next question tries again."""
+        error = None if future.cancelled() else future.exception()
+        with self._changed:
+            self._missing.pop(name, None)
+            if error is not None:
+                self._places.pop(name, None)
+                self._missing[name] = error.detail if isinstance(error, FinetunedError) else FinetunedError.cure
+            self._changed.notify_all()
+        if error is not None:
+            log.warning("base model %s cannot be loaded: %s", name, error)
+
+
+def load_base(name: str, settings: Settings) -> LoadedModel:
+    """Loads a base model onto the device at hand: bf16 on a GPU, fp32 on the CPU (bf16 is slower there)."""
+    import torch  # with transformers it takes seconds, which a worker's first heartbeat need not wait for
+
+    from worker.inference.engine import BatchEngine
+    from worker.inference.runner import Runner
+    from worker.inference.scheduler import Scheduler
+
+    _check_reachable(name, settings.model_cache_dir)
+    started = time.monotonic()
+    has_gpu = torch.cuda.is_available()
+    tokenizer = load_tokenizer(name, settings.model_cache_dir)
+    model: Any = load_model(
+        name, cache_dir=settings.model_cache_dir, dtype=torch.bfloat16 if has_gpu else torch.float32
+    )
+    model.to("cuda" if has_gpu else "cpu")
+    runner = Runner(model, settings.max_loaded_adapters)
+    scheduler = Scheduler(settings.max_batch_size, settings.max_loaded_adapters)
+    log.info("base model %s loaded in %.1f s", name, time.monotonic() - started)
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return LoadedModel(
+        name=name,
+        engine=BatchEngine(runner, scheduler),
+        tokenizer=tokenizer,
+        prompt_format=format_of(model.config, tokenizer),
+        stop_tokens=frozenset([*ends, tokenizer.eos_token_id]),
+    )
+
+
+def _check_reachable(name: str, cache_dir: Path | None) -> None:
+    """Refuses at once what only an unreachable hub could give: the hub's client retries for 24 s a file, and
+    questions for other models would wait behind it."""
+    from huggingface_hub import constants
+
+    if is_path(name) or is_on_disk(name, cache_dir) or getproxies():
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or 443), PROBE_SECONDS).close()
+    except OSError as error:
+        raise BaseModelOffline(
+            f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy "
+            "the model into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
+        ) from error

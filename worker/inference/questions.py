@@ -1,0 +1,121 @@
+"""The Redis side of a worker: questions pulled from the stream, replies written, dead workers' questions claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis, ResponseError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.streams import ABORTS, GROUP, MAX_REPLIES, QUESTIONS, REPLY_TTL_SECONDS
+
+Client = Any  # redis-py's own types name every answer of every protocol at once
+
+FORGET_CONSUMER_MS = 3_600_000
+HANDED_BACK_MS = 24 * 3_600_000  # "idle" time of an entry that its owner gives up: anybody may claim it at once
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One entry of the stream; `num_deliveries` counts the workers that it was given to."""
+
+    entry_id: str
+    payload: str
+    num_deliveries: int = 1
+
+
+class QuestionStream:
+    """One worker's membership in the consumer group. Every call may raise `redis.RedisError`; after one,
+    `join` makes the group anew if Redis lost it."""
+
+    def __init__(self, client: Client, worker_id: str, claim_after_seconds: float = 15.0) -> None:
+        self._redis = client
+        self._worker_id = worker_id
+        self._claim_after_ms = int(claim_after_seconds * 1000)
+        self._aborts: Any = None
+
+    def join(self) -> None:
+        """Makes the group if need be, from the stream's beginning, and listens for aborts."""
+        try:
+            self._redis.xgroup_create(QUESTIONS, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        if self._aborts is not None:
+            self._aborts.close()
+        self._aborts = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._aborts.subscribe(ABORTS)
+
+    def leave(self) -> None:
+        """Leaves the group; only for a worker that owns no entry any more, else they would be lost."""
+        self._redis.xgroup_delconsumer(QUESTIONS, GROUP, self._worker_id)
+
+    def pull(self, count: int, wait_seconds: float | None) -> list[Delivery]:
+        """New questions, at most `count`; waits for the first if told to."""
+        block = None if wait_seconds is None else max(1, int(wait_seconds * 1000))
+        answer = self._redis.xreadgroup(GROUP, self._worker_id, {QUESTIONS: ">"}, count=count, block=block)
+        return [Delivery(id, fields.get("question", "")) for _, entries in answer or [] for id, fields in entries]
+
+    def claim(self, count: int) -> list[Delivery]:
+        """Questions whose worker has been silent for too long, now this worker's."""
+        entries = self._redis.xautoclaim(QUESTIONS, GROUP, self._worker_id, self._claim_after_ms, count=count)[1]
+        return [
+            Delivery(id, fields.get("question", ""), self._num_deliveries(id))
+            for id, fields in entries
+            if id is not None  # an entry that was deleted, as Redis 6 shows it
+        ]
+
+    def keep(self, entry_ids: Sequence[str]) -> None:
+        """Says that this worker is still at these questions."""
+        if entry_ids:
+            self._redis.xclaim(QUESTIONS, GROUP, self._worker_id, 0, list(entry_ids), justid=True)
+
+    def hand_back(self, entry_ids: Sequence[str]) -> None:
+        """Lets others claim these questions at once."""
+        if entry_ids:
+            self._redis.xclaim(QUESTIONS, GROUP, self._worker_id, 0, list(entry_ids), idle=HANDED_BACK_MS, justid=True)
+
+    def aborted(self) -> list[str]:
+        """Ids of questions that nobody waits for any more, since the last call."""
+        ids = []
+        while (message := self._aborts.get_message(timeout=0)) is not None:
+            ids.append(str(message["data"]))
+        return ids
+
+    def send(self, replies: Iterable[tuple[str, str]], done: Sequence[str]) -> None:
+        """Writes (stream, JSON) replies and takes the entries `done` off the stream, all or nothing."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            streams = set()
+            for stream, payload in replies:
+                pipe.xadd(stream, {"reply": payload}, maxlen=MAX_REPLIES, approximate=True)
+                streams.add(stream)
+            for stream in streams:
+                pipe.expire(stream, REPLY_TTL_SECONDS)
+            if done:
+                pipe.xack(QUESTIONS, GROUP, *done)
+                pipe.xdel(QUESTIONS, *done)  # so that the stream's length is what waits or is worked on
+            pipe.execute()
+
+    def forget_consumers(self) -> None:
+        """Removes members of the group that died long ago and owe nothing."""
+        for consumer in self._redis.xinfo_consumers(QUESTIONS, GROUP):
+            if consumer["pending"] == 0 and consumer["idle"] > FORGET_CONSUMER_MS:
+                self._redis.xgroup_delconsumer(QUESTIONS, GROUP, consumer["name"])
+
+    def close(self) -> None:
+        if self._aborts is not None:
+            self._aborts.close()
+        self._redis.close()
+
+    def _num_deliveries(self, entry_id: str) -> int:
+        found = self._redis.xpending_range(QUESTIONS, GROUP, min=entry_id, max=entry_id, count=1)
+        return int(found[0]["times_delivered"]) if found else 1
+
+
+def connect(url: str) -> Client:
+    """A client that reports a lost connection instead of retrying by itself: the caller knows what to repeat."""
+    options: dict[str, Any] = {"decode_responses": True, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
+    return Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, **options)

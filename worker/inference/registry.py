@@ -1,0 +1,143 @@
+"""Who answers a question: the adapter version it asks for, or, and then it says why, the base model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.database import Database
+from shared.errors import AdapterBroken, BaseModelError, DatabaseUnavailable, FinetunedError, NotFound
+from shared.messages import Question
+from shared.models import AdapterVersion
+from shared.repositories.adapters import AdapterRepository
+from shared.storage import Storage
+from worker.adapter_files import check_files
+from worker.base_models.formats import PromptFormat
+from worker.base_models.loading import load_tokenizer
+from worker.inference.sequence import AdapterFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+MAX_ASKED = 8  # adapters whose new versions are made ready before a question comes
+MAX_OPEN = 64  # verified versions whose tokenizers are kept
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """An adapter version whose files were verified, with the tokenizer and format that it was trained with."""
+
+    name: str
+    number: int
+    files: AdapterFiles
+    prompt_format: PromptFormat
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Responder:
+    """Who answers: a base model, with an adapter version or alone. `fallback_reason` says why the wanted adapter
+    does not."""
+
+    model: str
+    version: ServedVersion | None = None
+    fallback_reason: str | None = None
+
+
+class Registry:
+    """Looks the version up for each question, so that a promotion is seen at once. May be called from any thread."""
+
+    def __init__(self, database: Database, storage: Storage, *, allows_fallback: bool) -> None:
+        self._database = database
+        self._storage = storage
+        self._allows_fallback = allows_fallback
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, ServedVersion] = OrderedDict()  # by version id, least recently used first
+        self._condemned: dict[str, str] = {}
+        self._asked: OrderedDict[tuple[str, str], None] = OrderedDict()  # projects and names, the latest last
+
+    def responder_for(self, question: Question) -> Responder:
+        """Raises an error of the tree if the adapter cannot answer and the base model may not."""
+        if question.adapter is None:
+            return Responder(question.model)
+        self._remember(question.project_id, question.adapter)
+        try:
+            return self._adapted(question.project_id, question.adapter, question.version)
+        except (NotFound, AdapterBroken) as error:
+            if not (question.fallback and self._allows_fallback):
+                raise
+            reason = f"{error.detail} The base model '{question.model}' answered."
+            return Responder(question.model, fallback_reason=reason)
+
+    def condemn(self, version_id: str, error: FinetunedError) -> None:
+        """Takes a version out whose files are whole and which still does not load."""
+        with self._lock:
+            self._condemned[version_id] = error.detail
+            self._open.pop(version_id, None)
+        self._mark(version_id, error)
+
+    def live_responders(self) -> list[Responder]:
+        """The live versions of the adapters that were asked for lately, where there are any."""
+        with self._lock:
+            names = list(self._asked)
+        found = []
+        for project_id, name in names:
+            with suppress(NotFound, AdapterBroken):
+                found.append(self._adapted(project_id, name, None))
+        return found
+
+    def _remember(self, project_id: str, name: str) -> None:
+        with self._lock:
+            self._asked[project_id, name] = None
+            self._asked.move_to_end((project_id, name))
+            while len(self._asked) > MAX_ASKED:
+                self._asked.popitem(last=False)
+
+    def _adapted(self, project_id: str, name: str, number: int | None) -> Responder:
+        with self._database.read() as session:
+            row = AdapterRepository(session).resolve(project_id, name, number)
+        if row.id in self._condemned:
+            raise AdapterBroken(self._condemned[row.id])
+        return Responder(row.base_model, self._opened(row, name))
+
+    def _opened(self, row: AdapterVersion, name: str) -> ServedVersion:
+        with self._lock:
+            if row.id in self._open:
+                self._open.move_to_end(row.id)
+                return self._open[row.id]
+        try:
+            version = self._verified(row, name)
+        except AdapterBroken as error:
+            if row.broken_reason is None:
+                self._mark(row.id, error)
+            raise
+        with self._lock:
+            self._open[row.id] = version
+            while len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
+        return version
+
+    def _verified(self, row: AdapterVersion, name: str) -> ServedVersion:
+        """Compares every hash, so it runs once a version as long as the version stays in memory."""
+        folder = self._storage.version(row.id)
+        manifest = check_files(folder)
+        try:
+            tokenizer = load_tokenizer(str(folder))
+            prompt_format = PromptFormat(manifest.prompt_format)
+        except (BaseModelError, ValueError) as error:
+            raise AdapterBroken("The adapter's tokenizer or prompt format cannot be read; train again.") from error
+        return ServedVersion(name, row.number, AdapterFiles(row.id, folder), prompt_format, tokenizer)
+
+    def _mark(self, version_id: str, error: FinetunedError) -> None:
+        log.warning("version %s is broken: %s", version_id, error.detail)
+        try:
+            with self._database.write() as session:
+                AdapterRepository(session).mark_broken(version_id, error.detail)
+        except DatabaseUnavailable:  # only the status misses it
+            log.warning("version %s could not be marked", version_id)
