@@ -26,6 +26,10 @@ class Storage:
         """The uploaded bytes of a document."""
         return self.root / "documents" / document_id
 
+    def text(self, sha256: str) -> Path:
+        """The extracted text of the documents with these bytes."""
+        return self.root / "texts" / f"{sha256}.json"
+
     def dataset(self, dataset_id: str) -> Path:
         """The folder of a setup job's dataset."""
         return self.root / "datasets" / dataset_id

@@ -37,9 +37,13 @@ async def deliver_stream(request: Request, pending: PendingAnswer) -> AsyncItera
 
 
 async def _events(pending: PendingAnswer, reply: TokenChunk | Answer) -> AsyncIterator[bytes]:
+    length = 0
     try:
         while isinstance(reply, TokenChunk):
-            yield sse_event("token", Token(text=reply.text))
+            new_text = reply.text[max(0, length - reply.offset) :]  # another worker may have begun anew
+            length = max(length, reply.offset + len(reply.text))
+            if new_text:
+                yield sse_event("token", Token(text=new_text))
             reply = await pending.next()
         yield sse_event("answer", query_answer(pending.question, reply))
     except FinetunedError as error:  # the status has left already

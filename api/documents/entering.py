@@ -46,6 +46,8 @@ def remove_if_deleted(services: Services, document: Document) -> None:
         session.refresh(present, with_for_update=True)  # an upload of the same bytes waits until we are done
         if present.deleted_at is not None:
             services.storage.document(present.id).unlink(missing_ok=True)
+            if not DocumentRepository(session).is_kept_elsewhere(document.sha256):
+                services.storage.text(document.sha256).unlink(missing_ok=True)
 
 
 def _enter(documents: DocumentRepository, project: str, file: ReceivedFile) -> Entered:

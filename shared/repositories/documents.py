@@ -22,6 +22,11 @@ class DocumentRepository:
         """The document with the same bytes, deleted or not."""
         return self.session.scalar(select(Document).where(Document.project_id == project_id, Document.sha256 == sha256))
 
+    def is_kept_elsewhere(self, sha256: str) -> bool:
+        """Whether any project still has a document with these bytes."""
+        wanted = select(Document.id).where(Document.sha256 == sha256, Document.deleted_at.is_(None))
+        return self.session.scalar(wanted.limit(1)) is not None
+
     def add(self, document: Document) -> Document:
         self.session.add(document)
         self.session.flush()

@@ -63,7 +63,12 @@ class FakeWorker:
 
 
 def tokens(question: Question, *texts: str) -> list[Reply]:
-    return [TokenChunk(question_id=question.id, text=text) for text in texts]
+    """Chunks that follow each other."""
+    offsets = [len("".join(texts[:index])) for index in range(len(texts))]
+    return [
+        TokenChunk(question_id=question.id, text=text, offset=offset)
+        for text, offset in zip(texts, offsets, strict=True)
+    ]
 
 
 def answer(question: Question, text: str) -> Answer:

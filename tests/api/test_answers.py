@@ -118,6 +118,19 @@ def test_a_stream_brings_tokens_and_then_the_answer(client: TestClient, worker: 
     assert worker.aborts == []
 
 
+def test_a_stream_repeats_no_text_when_another_worker_begins_the_answer_anew(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+
+    def die_and_begin_anew(question: Question) -> list[Reply]:
+        return [*tokens(question, "Hel"), *tokens(question, "He", "llo"), answer(question, "Hello")]
+
+    with FakeWorker(settings.resolved_redis_url, die_and_begin_anew):
+        events = _events(client.post(QUERY, json={"query": "Hello", "stream": True}).text)
+    assert [data["text"] for name, data in events if name == "token"] == ["Hel", "lo"]
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize(
     ("code", "status"), [("adapter_not_found", 404), ("prompt_too_long", 422), ("base_model_offline", 503)]

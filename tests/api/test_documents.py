@@ -19,6 +19,7 @@ from shared.repositories.datasets import DatasetRepository
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
+from shared.storage import Storage
 from tests.api.conftest import Upload, publish
 
 
@@ -255,12 +256,15 @@ def test_a_deleted_document_names_who_learned_from_it_and_loses_its_file(
         dataset = Dataset(id="d", project_id="default", job_id=job.id, fingerprint="f", base_model="m", statistics={})
         DatasetRepository(session).add(dataset, [document_id])
     version: AdapterVersion = publish(rows, "handbook", dataset_id="d")
+    extracted = Storage(settings.data_dir).text(client.get(f"/documents/{document_id}").json()["sha256"])
+    extracted.write_text("what a setup job read")
     answer = client.delete(f"/documents/{document_id}")
     assert answer.json()["deleted"] is True
     assert answer.json()["learned_by"] == [{"adapter": "handbook", "version": version.number}]
     assert client.get(f"/documents/{document_id}").json()["error"] == "document_not_found"
     assert client.get("/documents").json()["data"] == []
     assert _stored(settings) == []
+    assert not extracted.exists()
 
 
 def test_a_deleted_document_that_is_uploaded_again_keeps_its_id(

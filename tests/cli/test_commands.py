@@ -205,7 +205,7 @@ def test_progress_in_a_terminal_is_a_bar_with_the_loss() -> None:
     with view_for(Console(file=shown, width=80, force_terminal=True, color_system=None)) as view:
         view.show(job)
 
-    bar = next(line for line in shown.getvalue().splitlines() if "training ━" in line)
+    bar = [line for line in shown.getvalue().splitlines() if "training ━" in line][-1]
     assert "50%" in bar
     assert "loss 2.500" in bar
 

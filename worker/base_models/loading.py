@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from shared.base_models import DEMO_MODEL, is_path
+from shared.base_models import DEMO_MODEL, is_on_disk, is_path
 from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from shared.training_config import Quantization
 
+PROBE_SECONDS = 3.0
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 
 
@@ -30,10 +34,9 @@ def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
     """The model's configuration; raises an error of the `BaseModelError` branch."""
     from transformers import AutoConfig
 
+    _check_reachable(name, cache_dir)
     with _explained(name):
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            source_of(name), cache_dir=cache_dir, trust_remote_code=False
-        )
+        config: PretrainedConfig = AutoConfig.from_pretrained(source_of(name), **_options(name, cache_dir))
     return config
 
 
@@ -41,10 +44,9 @@ def load_tokenizer(name: str, cache_dir: Path | None = None) -> PreTrainedTokeni
     """The model's tokenizer. Where it has no pad token, the end token pads (masks tell them apart)."""
     from transformers import AutoTokenizer
 
+    _check_reachable(name, cache_dir)
     with _explained(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source_of(name), cache_dir=cache_dir, trust_remote_code=False
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(name), **_options(name, cache_dir))
     if tokenizer.eos_token_id is None:
         raise BaseModelUnsupported(f"The tokenizer of '{name}' has no end token, so answers would never end.")
     if tokenizer.pad_token_id is None:
@@ -68,18 +70,43 @@ def load_model(
 
     config = load_config(name, cache_dir)
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    options: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _bitsandbytes(quantization)}
+    quantized: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _bitsandbytes(quantization)}
     with _explained(name):
         model: PreTrainedModel = loader.from_pretrained(
             source_of(name),
             config=config,
-            cache_dir=cache_dir,
             dtype=dtype or torch.float32,
-            trust_remote_code=False,
             use_safetensors=True,
-            **options,
+            **quantized,
+            **_options(name, cache_dir),
         )
     return model
+
+
+def _options(name: str, cache_dir: Path | None) -> dict[str, Any]:
+    """What every `from_pretrained` is told. A model on disk is never asked of the hub, whose client tries for half
+    a minute a file when there is no network."""
+    return {"cache_dir": cache_dir, "trust_remote_code": False, "local_files_only": is_on_disk(name, cache_dir)}
+
+
+def _check_reachable(name: str, cache_dir: Path | None) -> None:
+    """Refuses within seconds what only an unreachable hub could give."""
+    from huggingface_hub import constants
+
+    if is_path(name) or is_on_disk(name, cache_dir) or getproxies():
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or 443), PROBE_SECONDS).close()
+    except OSError as error:
+        raise _offline(name) from error
+
+
+def _offline(name: str) -> BaseModelOffline:
+    return BaseModelOffline(
+        f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy the model "
+        "into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
+    )
 
 
 def _bitsandbytes(quantization: Quantization) -> Any:
@@ -114,10 +141,7 @@ def _explained(name: str) -> Iterator[None]:
         if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes) or (
             not is_path(name) and name != DEMO_MODEL and isinstance(error, OSError)
         ):
-            raise BaseModelOffline(
-                f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy "
-                "the model into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
-            ) from error
+            raise _offline(name) from error
         raise BaseModelUnsupported(
             f"'{name}' cannot be loaded: it must be a causal or seq2seq model of transformers with safetensors "
             "weights and a tokenizer."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from shared.storage import Storage, disk_errors, fsync_path
 from worker.data.texts import EXTRACTOR_VERSION, ExtractedText
@@ -18,7 +17,7 @@ class TextCache:
 
     def find(self, sha256: str, kind: str) -> ExtractedText | None:
         try:
-            head, _, body = self._path(sha256).read_text(encoding="utf-8").partition("\n")
+            head, _, body = self._storage.text(sha256).read_text(encoding="utf-8").partition("\n")
             return ExtractedText.from_json(body) if json.loads(head) == _head(kind) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -29,10 +28,7 @@ class TextCache:
         with disk_errors():
             staged.write_text(json.dumps(_head(kind)) + "\n" + text.to_json(), encoding="utf-8")
             fsync_path(staged)
-            os.replace(staged, self._path(sha256))
-
-    def _path(self, sha256: str) -> Path:
-        return self._storage.root / "texts" / f"{sha256}.json"
+            os.replace(staged, self._storage.text(sha256))
 
 
 def _head(kind: str) -> dict[str, str | int]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from shared.base_models import is_on_disk, is_path
-from shared.errors import AnswerTimeout, BaseModelOffline, FinetunedError
+from shared.errors import AnswerTimeout, FinetunedError
 from worker.base_models.formats import PromptFormat, format_of
 from worker.base_models.loading import load_model, load_tokenizer
 
@@ -27,8 +22,6 @@ if TYPE_CHECKING:
     from worker.inference.engine import Engine
 
 log = logging.getLogger(__name__)
-
-PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,6 @@ def load_base(name: str, settings: Settings) -> LoadedModel:
     from worker.inference.runner import Runner
     from worker.inference.scheduler import Scheduler
 
-    _check_reachable(name, settings.model_cache_dir)
     started = time.monotonic()
     has_gpu = torch.cuda.is_available()
     tokenizer = load_tokenizer(name, settings.model_cache_dir)
@@ -173,20 +165,3 @@ def load_base(name: str, settings: Settings) -> LoadedModel:
         prompt_format=format_of(model.config, tokenizer),
         stop_tokens=frozenset([*ends, tokenizer.eos_token_id]),
     )
-
-
-def _check_reachable(name: str, cache_dir: Path | None) -> None:
-    """Refuses at once what only an unreachable hub could give: the hub's client retries for 24 s a file, and
-    questions for other models would wait behind it."""
-    from huggingface_hub import constants
-
-    if is_path(name) or is_on_disk(name, cache_dir) or getproxies():
-        return
-    hub = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), PROBE_SECONDS).close()
-    except OSError as error:
-        raise BaseModelOffline(
-            f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy "
-            "the model into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
-        ) from error

@@ -1,0 +1,170 @@
+"""Checkpoints: adapter, optimizer and position, written whole or not at all, verified before they are trusted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from shared.errors import DiskFull
+from shared.ids import new_id
+from shared.storage import disk_errors, publish_folder, sha256_of
+from worker.finetuning.reports import EvaluationMetrics
+
+WEIGHTS, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
+_NO_SPACE = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as safetensors words them
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come. Data order, learning rate and dropout noise follow from `step` and the seed, so that
+    no generator's state has to be kept; `epoch_loss` sums over the `epoch_tokens` of the present epoch;
+    `closed_at` is the epoch end (0 included) whose evaluation, if any, is done."""
+
+    step: int = 0
+    num_tokens: int = 0
+    num_supervised_tokens: int = 0
+    seconds: float = 0.0
+    epoch_loss: float = 0.0
+    epoch_tokens: int = 0
+    closed_at: int | None = None
+    evaluations: tuple[EvaluationMetrics, ...] = ()
+
+    @property
+    def train_loss(self) -> float | None:
+        return self.epoch_loss / self.epoch_tokens if self.epoch_tokens else None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `capture` gave, and the position it was taken at."""
+
+    tensors: dict[str, Tensor]
+    position: Position
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder, the newest `keep` of them.
+
+    `identity` says what is being trained (data and configuration): those of another identity are not resumed from.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, identity: str) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.identity = identity
+
+    def save(self, tensors: dict[str, Tensor], position: Position) -> None:
+        """Writes beside, fsyncs, renames; then removes what is too old. Raises `DiskFull`, with nothing left behind."""
+        with writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        staged = self.folder / f".staged-{new_id('')}"
+        try:
+            with writing():
+                self._write(staged, tensors, position)
+                publish_folder(staged, self.folder / self._next_name())
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        for folder in self._newest_first()[self.keep :]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are what was written; damaged ones are removed on the way."""
+        for folder in self._newest_first():
+            reason = self._damage(folder)
+            if reason is None:
+                return Checkpoint(load_file(folder / WEIGHTS), _position(json.loads((folder / POSITION).read_text())))
+            log.warning("checkpoint %s is not used: %s", folder.name, reason)
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    def remove(self) -> None:
+        """Removes them all: the run is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, staged: Path, tensors: dict[str, Tensor], position: Position) -> None:
+        staged.mkdir()
+        save_file(tensors, staged / WEIGHTS)
+        (staged / POSITION).write_text(json.dumps(asdict(position)))
+        sums = {name: sha256_of(staged / name) for name in (WEIGHTS, POSITION)}
+        (staged / MANIFEST).write_text(json.dumps({"identity": self.identity, "sha256": sums}))
+
+    def _damage(self, folder: Path) -> str | None:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            if manifest["identity"] != self.identity:
+                return "it belongs to a run with other data or another configuration"
+            damaged = [name for name, wanted in manifest["sha256"].items() if sha256_of(folder / name) != wanted]
+            is_complete = set(manifest["sha256"]) == {WEIGHTS, POSITION}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"its manifest cannot be trusted ({type(error).__name__})"
+        return None if is_complete and not damaged else "its files are damaged"
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint-*"), reverse=True)
+
+    def _next_name(self) -> str:
+        newest = next(iter(self._newest_first()), None)
+        number = 1 if newest is None else int(newest.name.split("-")[1]) + 1
+        return f"checkpoint-{number:08d}-{new_id('')}"  # unique even beside a forgotten attempt's
+
+
+def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What learns, and the optimizer's memory of it, by parameter name."""
+    tensors = {}
+    for name, parameter in trainable(model):
+        tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value.detach().cpu().contiguous()
+    return tensors
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Puts back, bit for bit, what `capture` took."""
+    for name, parameter in trainable(model):
+        parameter.data.copy_(tensors[f"weight/{name}"])
+        ending = f"/{name}"
+        state = {
+            key.removeprefix("optimizer/").removesuffix(ending): value
+            for key, value in tensors.items()
+            if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+        }
+        # AdamW counts its steps on the CPU
+        optimizer.state[parameter] = {
+            key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+            for key, value in state.items()
+        }
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that learn, with their names."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turns a full disk into `DiskFull`, also where safetensors reports it in words of its own."""
+    with disk_errors():
+        try:
+            yield
+        except SafetensorError as error:
+            if any(words in str(error) for words in _NO_SPACE):
+                raise DiskFull() from error
+            raise
+
+
+def _position(data: dict[str, Any]) -> Position:
+    evaluations = tuple(EvaluationMetrics(**one) for one in data.pop("evaluations"))
+    return Position(**data, evaluations=evaluations)

@@ -1,0 +1,224 @@
+"""The training job: a dataset's examples in, a verified and published adapter version out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from peft import PeftModel
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from shared.base_models import is_path
+from shared.claimed_job import ClaimedJob
+from shared.errors import DatasetError, DiskFull, InvalidRequest, SetupFailed, Superseded
+from shared.ids import new_id
+from shared.models import AdapterVersion, Dataset
+from shared.repositories.adapters import AdapterRepository
+from shared.repositories.datasets import DatasetRepository
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from shared.storage import Storage, free_bytes, publish_folder
+from shared.training_config import FineTuningConfig
+from worker.base_models.formats import Example
+from worker.base_models.loading import load_model, load_tokenizer
+from worker.data import dataset as datasets_on_disk
+from worker.finetuning.batches import fit
+from worker.finetuning.checkpoints import Checkpoints, trainable, writing
+from worker.finetuning.job_report import JobReport
+from worker.finetuning.loop import memory_errors, train
+from worker.finetuning.lora import add_lora, frozen_dtype
+from worker.finetuning.publication import Lineage, metrics_of, stage, verify
+from worker.finetuning.reports import TrainingOutcome
+
+SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, manifests, and room for the database to grow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the job's parameters stand for."""
+
+    adapter: str
+    config: FineTuningConfig
+    dataset: Dataset
+    prompt_format: str
+    train_examples: list[Example]
+    validation_examples: list[Example]
+
+
+def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
+    """Works on a claimed training job until it has succeeded, going on from its last checkpoint.
+
+    When `should_stop()` turns true it returns after a checkpoint and leaves the job to be handed back. Errors of the
+    tree propagate to the caller, who fails the job with them; its checkpoints then stay.
+    """
+    _quiet_libraries()
+    job.log("Fine-tuning job started")
+    work = _read(job, storage)
+    tokenizer, model = _load(work.config, settings)
+    checkpoints = Checkpoints(
+        storage.checkpoints(job.claim.job_id), keep=work.config.num_checkpoints, identity=_identity(work)
+    )
+    check_disk(storage.root, needed_bytes(model, work.config))
+    outcome = train(
+        model,
+        fit(work.train_examples, work.config.max_length, model.config),
+        fit(work.validation_examples, work.config.max_length, model.config),
+        work.config,
+        checkpoints=checkpoints,
+        report=JobReport(job),
+        should_stop=should_stop,
+    )
+    if outcome.is_stopped:
+        log.info("job %s stopped at step %d of %d", job.claim.job_id, outcome.num_steps, outcome.total_steps)
+        return
+    _publish(job, storage, work, model, tokenizer, outcome)
+    checkpoints.remove()
+
+
+def needed_bytes(model: PeftModel, config: FineTuningConfig) -> int:
+    """Most disk space that the run takes: its checkpoints (weights and AdamW's two moments, one beside those that are
+    kept), and the adapter."""
+    num_parameters = sum(parameter.numel() for _, parameter in trainable(model))
+    return 4 * num_parameters * (3 * (config.num_checkpoints + 1) + 1) + SPARE_BYTES
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises `DiskFull`, in numbers, unless `needed` bytes are free."""
+    free = free_bytes(folder)
+    if free < needed:
+        raise DiskFull(
+            f"The training needs {needed / 1e6:,.0f} MB of disk space and {free / 1e6:,.0f} MB are free; free some and "
+            "start the job again."
+        )
+
+
+def _read(job: ClaimedJob, storage: Storage) -> Work:
+    """The parameters and the dataset; raises what is wrong with them."""
+    parameters = job.claim.parameters
+    try:
+        config = FineTuningConfig.model_validate(parameters["config"])
+        adapter, setup_job_id = str(parameters["adapter"]), str(parameters["setup_job_id"])
+    except (KeyError, ValidationError) as error:
+        raise InvalidRequest("The job's parameters are not valid; create it again.") from error
+    with job.database.read() as session:
+        dataset = DatasetRepository(session).of_job(setup_job_id)
+    if dataset is None or dataset.project_id != job.claim.project_id:
+        raise SetupFailed("The setup job has no dataset; run it again.", param="setup_job_id")
+    if dataset.base_model != config.model_name:
+        raise InvalidRequest(
+            f"The dataset was made for '{dataset.base_model}' and cannot train '{config.model_name}'; run the setup "
+            "again with this model.",
+            param="model",
+        )
+    folder = storage.dataset(dataset.id)
+    train_examples, validation_examples = datasets_on_disk.load(folder)
+    return Work(adapter, config, dataset, _prompt_format(folder), train_examples, validation_examples)
+
+
+def _prompt_format(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["prompt_format"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError("The dataset's description cannot be read; run the setup again.") from error
+
+
+@memory_errors()
+def _load(config: FineTuningConfig, settings: Settings) -> tuple[PreTrainedTokenizerBase, PeftModel]:
+    tokenizer = load_tokenizer(config.model_name, settings.model_cache_dir)
+    model = load_model(
+        config.model_name,
+        cache_dir=settings.model_cache_dir,
+        dtype=frozen_dtype(),
+        quantization=config.quantization,
+    )
+    return tokenizer, add_lora(model, config)
+
+
+def _identity(work: Work) -> str:
+    """Of a run: checkpoints of other data or another configuration are not gone on from."""
+    described = json.dumps([work.dataset.fingerprint, work.config.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _publish(
+    job: ClaimedJob,
+    storage: Storage,
+    work: Work,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    outcome: TrainingOutcome,
+) -> None:
+    """Stages, verifies, renames, and only then enters the version: a row never lacks its files."""
+    version_id, staged = new_id("version-"), storage.stage()
+    lineage = Lineage(
+        base_model=work.config.model_name,
+        prompt_format=work.prompt_format,
+        dataset_fingerprint=work.dataset.fingerprint,
+        config=work.config.model_dump(mode="json"),
+        metrics=metrics_of(outcome),
+        job_id=job.claim.job_id,
+        created_at=time.time(),
+    )
+    try:
+        manifest = stage(model, tokenizer, staged, lineage)
+        verify(model, staged, work.train_examples[0])
+        with writing():
+            publish_folder(staged, storage.version(version_id))
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    version = AdapterVersion(
+        id=version_id,
+        job_id=job.claim.job_id,
+        dataset_id=work.dataset.id,
+        base_model=work.config.model_name,
+        metrics=lineage.metrics,
+        config=lineage.config,
+        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+    )
+    try:
+        _record(job, work.adapter, version)
+    except Superseded:
+        # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
+        # commit that did happen, so they keep it.)
+        shutil.rmtree(storage.version(version_id), ignore_errors=True)
+        raise
+
+
+def _record(job: ClaimedJob, adapter: str, version: AdapterVersion) -> None:
+    """Enters the version and ends the job, in one transaction that names the attempt."""
+    claim = job.claim
+    with job.database.write() as session:
+        jobs = JobRepository(session)
+        # First, for it takes the job's row and fails if the claim is lost.
+        model_id = model_id_of(version.base_model, claim.project_id, adapter, version.id)
+        data: dict[str, Any] = {"model_id": model_id, "version_id": version.id}
+        created = f"New fine-tuned model created: {model_id}"
+        jobs.add_event(claim, type="message", level="info", message=created, data=data)
+        AdapterRepository(session).publish(claim.project_id, adapter, version)
+        done = "The job has successfully completed"
+        jobs.add_event(claim, type="message", level="info", message=done, data={"version": version.number})
+        result = {"adapter": adapter, "version": version.number, "model_id": model_id, "metrics": version.metrics}
+        jobs.succeed(claim, result)
+
+
+def model_id_of(base_model: str, project_id: str, adapter: str, version_id: str) -> str:
+    """`ft:<base>:<project>:<suffix>:<id>`; a local model is named by its folder, for paths are nobody's business."""
+    base = Path(base_model).name if is_path(base_model) else base_model
+    return f"ft:{base}:{project_id}:{adapter}:{version_id.removeprefix('version-')}"
+
+
+def _quiet_libraries() -> None:
+    """A job speaks through its events: no progress bars, no chatter."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,198 @@
+"""Fine-tuning as a library, with no service running: the same loop, files and formats as the training job's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from shared.errors import DatasetError, InvalidRequest, PromptTooLong
+from shared.ids import new_id
+from shared.storage import publish_folder
+from shared.training_config import FineTuningConfig
+from worker.adapter_files import MANIFEST, Manifest, check_files
+from worker.base_models.formats import Example, Message, PromptFormat, encode_prompt, format_of
+from worker.base_models.loading import load_model, load_tokenizer
+from worker.data.examples import DatasetOptions
+from worker.data.pipeline import examples_from
+from worker.finetuning.batches import fit
+from worker.finetuning.checkpoints import writing
+from worker.finetuning.loop import memory_errors, train
+from worker.finetuning.lora import add_lora, frozen_dtype, quiet_peft
+from worker.finetuning.publication import Lineage, metrics_of, stage, verify
+from worker.finetuning.reports import EvaluationMetrics, Metrics, StepMetrics, TrainingOutcome, TrainingStarted
+
+__all__ = ["FineTuningConfig", "PEFTAdapterManager"]
+
+NUM_LOGGED_STEPS = 20  # a run's lines in the log, beside its evaluations
+
+log = logging.getLogger(__name__)
+
+
+class PEFTAdapterManager:
+    """Fine-tunes one base model on documents, and answers with it. Errors are those of `shared/errors.py`."""
+
+    def __init__(self, config: FineTuningConfig | None = None) -> None:
+        self.config = config or FineTuningConfig()
+        self.model: PeftModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.outcome: TrainingOutcome | None = None
+        self._train_examples: list[Example] = []
+        self._validation_examples: list[Example] = []
+
+    def setup_model(self) -> None:
+        """Loads tokenizer and base model and adds fresh LoRA layers; a second call does nothing.
+
+        Raises an error of the `BaseModelError` branch, or `TargetModulesNotFound`.
+        """
+        if self.model is None:
+            self._loaded()
+
+    def setup_fine_tuning_pipeline(self, documents: Sequence[str | Path]) -> bool:
+        """Makes examples of texts or paths (a string that names a file is a path). False, with the reason in the log,
+        if there is nothing to learn from them; what else goes wrong is raised."""
+        model, tokenizer, style = self._loaded()
+        options = DatasetOptions(max_length=self.config.max_length, seed=self.config.seed)
+        try:
+            made, held_out, statistics = examples_from(documents, tokenizer, style, options)
+        except DatasetError as error:
+            log.error("nothing to learn: %s", error.detail)
+            return False
+        self._train_examples = fit(made, self.config.max_length, model.config)
+        self._validation_examples = fit(held_out, self.config.max_length, model.config)
+        log.info("dataset: %s", statistics)
+        return True
+
+    def train_model(self) -> TrainingOutcome:
+        """Trains on the examples that were set up; raises `InvalidRequest` if there are none."""
+        if self.model is None or not self._train_examples:
+            raise InvalidRequest("There is nothing to train on; call setup_fine_tuning_pipeline(documents) first.")
+        self.outcome = train(
+            self.model, self._train_examples, self._validation_examples, self.config, report=_log_progress
+        )
+        return self.outcome
+
+    def generate_response(self, question: str, max_new_tokens: int = 128) -> str:
+        """The model's greedy answer; before training it is the base model's. Raises `PromptTooLong`."""
+        model, tokenizer, style = self._loaded()
+        prompt = encode_prompt(style, tokenizer, [Message(role="user", content=question)])
+        room = getattr(model.config, "max_position_embeddings", None)
+        if room is not None and len(prompt) >= room:
+            raise PromptTooLong
+        model.eval()
+        tokens = torch.tensor([prompt], device=model.device)
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                max_new_tokens=max_new_tokens if room is None else min(max_new_tokens, room - len(prompt)),
+                do_sample=False,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        start = 0 if style is PromptFormat.TEXT2TEXT else len(prompt)
+        return str(tokenizer.decode(output[0, start:], skip_special_tokens=True)).strip()
+
+    def save_model(self, folder: str | Path) -> Manifest:
+        """Writes the trained adapter as the service would publish it: verified first, whole or not at all.
+
+        An adapter that was saved there before is replaced. Raises `PublicationRefused`, and `InvalidRequest` if
+        nothing was trained or the folder holds something else.
+        """
+        final = Path(folder).expanduser().resolve()
+        if self.model is None or self.tokenizer is None or self.outcome is None:
+            raise InvalidRequest("There is nothing to save; call train_model() first.")
+        if final.exists() and not (final / MANIFEST).is_file() and (not final.is_dir() or any(final.iterdir())):
+            raise InvalidRequest(f"The folder '{final.name}' holds something other than an adapter; choose another.")
+        with writing():
+            final.parent.mkdir(parents=True, exist_ok=True)
+        staged = final.parent / f".staged-{new_id('')}"
+        try:
+            manifest = stage(self.model, self.tokenizer, staged, self._lineage(self.outcome))
+            verify(self.model, staged, self._train_examples[0])
+            _replace(staged, final)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return manifest
+
+    @memory_errors()
+    def load_model(self, folder: str | Path) -> None:
+        """Loads an adapter that was saved or published, to answer with or to train on.
+
+        Raises `AdapterBroken` if its files are damaged, `InvalidRequest` if it belongs to another base model.
+        """
+        path = Path(folder).expanduser().resolve()
+        manifest = check_files(path)
+        if manifest.base_model != self.config.model_name:
+            raise InvalidRequest(
+                f"This adapter belongs to '{manifest.base_model}' and not to '{self.config.model_name}'; configure "
+                "that model_name.",
+                param="model_name",
+            )
+        self.tokenizer = load_tokenizer(str(path))
+        base = load_model(manifest.base_model, dtype=frozen_dtype(), quantization=self.config.quantization)
+        with quiet_peft():
+            self.model = PeftModel.from_pretrained(base, str(path), is_trainable=True)
+
+    @memory_errors()
+    def _loaded(self) -> tuple[PeftModel, PreTrainedTokenizerBase, PromptFormat]:
+        """The model, its tokenizer and the format in which it is spoken to, loaded on first use."""
+        if self.model is None or self.tokenizer is None:
+            name = self.config.model_name
+            self.tokenizer = load_tokenizer(name)
+            base = load_model(name, dtype=frozen_dtype(), quantization=self.config.quantization)
+            self.model = add_lora(base, self.config)
+        return self.model, self.tokenizer, format_of(self.model.config, self.tokenizer)
+
+    def _lineage(self, outcome: TrainingOutcome) -> Lineage:
+        _, _, style = self._loaded()
+        rows = [asdict(example) for example in (*self._train_examples, *self._validation_examples)]
+        config: dict[str, Any] = self.config.model_dump(mode="json")
+        return Lineage(
+            base_model=self.config.model_name,
+            prompt_format=style.value,
+            dataset_fingerprint=hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            config=config,
+            metrics=metrics_of(outcome),
+            job_id=None,
+            created_at=time.time(),
+        )
+
+
+def _replace(staged: Path, final: Path) -> None:
+    """The staged folder under its final name; what was there is removed once it is out of the way."""
+    old = staged.with_name(f"{staged.name}-old")
+    with writing():
+        if final.exists():
+            final.rename(old)
+        publish_folder(staged, final)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _log_progress(metrics: Metrics) -> None:
+    match metrics:
+        case TrainingStarted():
+            log.info("training: %s", metrics)
+        case StepMetrics():
+            every = -(-metrics.total_steps // NUM_LOGGED_STEPS)
+            if metrics.step % every == 0 or metrics.step == metrics.total_steps:
+                log.info(
+                    "step %d/%d: training loss=%.4f, %.0f tokens/s, %.0f s left",
+                    metrics.step,
+                    metrics.total_steps,
+                    metrics.train_loss,
+                    metrics.tokens_per_second,
+                    metrics.seconds_left,
+                )
+        case EvaluationMetrics():
+            log.info("after step %d: validation loss=%.4f, accuracy=%.3f", metrics.step, metrics.loss, metrics.accuracy)
