@@ -1,0 +1,1 @@
+"""The `finetuned` command: a client of the public HTTP API, and the local stack."""

@@ -1,0 +1,214 @@
+"""The public HTTP API, as the command calls it: every failure becomes one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from cli.errors import CommandError, RequestRefused, ServiceUnreachable
+
+Json = dict[str, Any]
+
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_ANSWER_SECONDS = 600.0  # a question may wait for a model that is being loaded; the service has its own limit
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """One server-sent event with JSON data."""
+
+    name: str
+    data: Json
+
+
+class Client:
+    """Calls the API at `url`. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        is_local = urlsplit(url).hostname in _LOOPBACK
+        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_local)  # no proxy to ourselves
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Documents
+
+    def upload(self, paths: Sequence[Path]) -> list[Json]:
+        """Each file's document, in order; a rejected file has an `error` and no `id`."""
+        with ExitStack() as stack:
+            try:
+                files = [("files", (path.name, stack.enter_context(path.open("rb")))) for path in paths]
+            except OSError as error:
+                raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
+            return list(self._call("POST", "/documents", files=files)["data"])
+
+    # Jobs
+
+    def setup(self, wanted: Json) -> Json:
+        """Starts a setup job and the training job that waits for it: `{job_id, training_job_id, status}`."""
+        return self._call("POST", "/fine-tuning/setup", json=wanted)
+
+    def jobs(self, limit: int) -> list[Json]:
+        """The newest jobs, newest first."""
+        return self._list("/fine-tuning/jobs", limit)
+
+    def job(self, job_id: str) -> Json:
+        return self._call("GET", f"/fine-tuning/jobs/{_segment(job_id)}")
+
+    def events(self, job_id: str) -> list[Json]:
+        """What happened to a job, in order."""
+        return list(self._call("GET", f"/fine-tuning/jobs/{_segment(job_id)}/events", params={"limit": 1000})["data"])
+
+    def move(self, job_id: str, action: Literal["cancel", "pause", "resume"]) -> Json:
+        return self._call("POST", f"/fine-tuning/jobs/{_segment(job_id)}/{action}")
+
+    # Adapters
+
+    def adapters(self) -> list[Json]:
+        return self._list("/fine-tuning/adapters", None)
+
+    def adapter(self, name: str) -> Json:
+        """One adapter with its versions and the moves of its alias."""
+        return self._call("GET", f"/fine-tuning/adapters/{_segment(name)}")
+
+    def promote(self, name: str, version: int) -> Json:
+        return self._call("POST", f"/fine-tuning/adapters/{_segment(name)}/promote", json={"version": version})
+
+    def rollback(self, name: str) -> Json:
+        return self._call("POST", f"/fine-tuning/adapters/{_segment(name)}/rollback")
+
+    # Answers
+
+    def ask(self, question: Json) -> Json:
+        """The whole answer to a `POST /fine-tuning/query` body."""
+        return self._call("POST", "/fine-tuning/query", json=question, timeout=_ANSWER_SECONDS)
+
+    def ask_streaming(self, question: Json) -> Iterator[ServerEvent]:
+        """The answer's events as they come; an `error` event is raised."""
+        body = {**question, "stream": True}
+        with (
+            self._reached(),
+            self._http.stream("POST", "/fine-tuning/query", json=body, timeout=_ANSWER_SECONDS) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise _refused(response)
+            for event in _events(response.iter_lines()):
+                if event.name == "error":
+                    raise RequestRefused(str(event.data.get("detail", "The answer broke off.")))
+                yield event
+
+    # The installation
+
+    def status(self) -> Json:
+        return self._call("GET", "/fine-tuning/status")
+
+    def readiness(self) -> Json:
+        """What is ready, part by part; whether or not the whole is."""
+        with self._reached():
+            response = self._http.get("/health/ready")
+        if response.status_code not in (200, 503):
+            raise _refused(response)
+        return _json(response)
+
+    # How
+
+    def _list(self, path: str, limit: int | None) -> list[Json]:
+        """The first `limit` items of a list (None: all), page by page."""
+        found: list[Json] = []
+        after: str | None = None
+        while limit is None or len(found) < limit:
+            size = 100 if limit is None else min(100, limit - len(found))
+            page = self._call("GET", path, params={"limit": size} | ({"after": after} if after else {}))
+            found += page["data"]
+            after = page["last_id"]
+            if not page["has_more"]:
+                break
+        return found
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        with self._reached():
+            response = self._http.request(method, path, **options)
+        if response.is_error:
+            raise _refused(response)
+        return _json(response)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise ServiceUnreachable(
+                f"Nothing answers at {self.url}; start the service with `finetuned up`, or set FINETUNED_URL."
+            ) from error
+        except httpx.TimeoutException as error:
+            raise ServiceUnreachable(f"{self.url} takes too long to answer; look at its log.") from error
+        except httpx.HTTPError as error:
+            raise ServiceUnreachable(f"The connection to {self.url} broke off; try again.") from error
+        except httpx.InvalidURL as error:
+            raise ServiceUnreachable(f"FINETUNED_URL is not an address: {error}.") from error
+
+
+def check_accepted(uploaded: Sequence[Json]) -> None:
+    """Raises if a file was rejected, with the first one's reason."""
+    rejected = [one for one in uploaded if one["error"] is not None]
+    if rejected:
+        more = f" ({len(rejected)} of {len(uploaded)} files were rejected)" if len(uploaded) > 1 else ""
+        raise CommandError(f"{rejected[0]['filename']}: {rejected[0]['error']['detail']}{more}")
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def _events(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    """Parses `text/event-stream`; comments and fields that we do not use are skipped."""
+    name, data = "message", ""
+    for line in lines:
+        if not line:
+            if data:
+                yield ServerEvent(name, json.loads(data))
+            name, data = "message", ""
+            continue
+        key, _, value = line.partition(":")
+        if key == "event":
+            name = value.removeprefix(" ")
+        elif key == "data":
+            data += value.removeprefix(" ")
+
+
+def _json(response: httpx.Response) -> Json:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise RequestRefused(f"{response.request.url} does not answer like finetuned; check FINETUNED_URL.")
+    return body
+
+
+def _refused(response: httpx.Response) -> RequestRefused:
+    """The service's own sentence; what does not answer as the service does is some other server or a proxy."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = None
+    if not isinstance(detail, str):
+        detail = f"{response.request.url} answered {response.status_code}; is FINETUNED_URL the address of finetuned?"
+    return RequestRefused(detail)

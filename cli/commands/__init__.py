@@ -1,0 +1,1 @@
+"""What the command can be told, one file a concern."""

@@ -1,0 +1,71 @@
+"""`finetuned adapters`, `promote`, `rollback`: which version of an adapter answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.client import Json
+from cli.commands.options import AdapterName, AsJson, open_client
+from cli.output import number, print_json, print_line, print_table, when
+
+
+def adapters(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this adapter's versions.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the adapters, or the versions of one."""
+    with open_client() as client:
+        found = client.adapters() if name is None else client.adapter(name)
+    if as_json:
+        print_json(found)
+    elif isinstance(found, list):
+        _show_adapters(found)
+    else:
+        _show_versions(found)
+
+
+def promote(
+    name: AdapterName,
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version that is to answer.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a version live."""
+    with open_client() as client:
+        _show_live(client.promote(name, version), as_json)
+
+
+def rollback(name: AdapterName, as_json: AsJson = False) -> None:
+    """Make the version live again that was live before."""
+    with open_client() as client:
+        _show_live(client.rollback(name), as_json)
+
+
+def _show_live(adapter: Json, as_json: bool) -> None:
+    if as_json:
+        print_json(adapter)
+    else:
+        print_line(f"{adapter['name']}@{adapter['live_version']} is live.")
+
+
+def _show_adapters(found: list[Json]) -> None:
+    rows = [
+        (one["name"], one["live_version"], one["num_versions"], one["model"], when(one["created_at"])) for one in found
+    ]
+    columns = ("ADAPTER", "LIVE", "VERSIONS", "BASE MODEL", "CREATED")
+    print_table(columns, rows, if_empty="No adapter yet; `finetuned train FILE…` makes one.")
+
+
+def _show_versions(adapter: Json) -> None:
+    rows = [
+        (
+            f"{adapter['name']}@{one['version']}",
+            "broken" if one["broken_reason"] else "live" if one["live"] else "",
+            one["model"],
+            number(one["metrics"].get("validation_loss")),
+            when(one["created_at"]),
+        )
+        for one in adapter["versions"]
+    ]
+    print_table(("VERSION", "", "BASE MODEL", "HELD-OUT LOSS", "PUBLISHED"), rows, if_empty="No version.")

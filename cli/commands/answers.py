@@ -1,0 +1,60 @@
+"""`finetuned ask`: a question, and its answer as it is written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.client import Client, Json
+from cli.commands.options import AsJson, open_client
+from cli.errors import RequestRefused
+from cli.output import note, print_json
+
+
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    adapter: Annotated[str | None, typer.Option(help="Which adapter; default: the one published last.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Which of its versions; default: the live one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Ask this base model itself instead of an adapter.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 always takes the likeliest token.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question; the answer is printed as it comes."""
+    wanted: Json = {
+        "query": question,
+        "adapter": adapter,
+        "version": version,
+        "model": model,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+    }
+    body = {name: value for name, value in wanted.items() if value is not None}
+    with open_client() as client:
+        if as_json:
+            print_json(client.ask(body))
+        else:
+            _stream(client, body)
+
+
+def _stream(client: Client, body: Json) -> None:
+    """The text goes to standard output, and who gave it to standard error."""
+    answer: Json | None = None
+    for event in client.ask_streaming(body):
+        if event.name == "answer":
+            answer = event.data
+        elif "text" in event.data:
+            print(event.data["text"], end="", flush=True)
+    print()
+    if answer is None:
+        raise RequestRefused("The answer broke off; ask again.")
+    note(_who(answer))
+
+
+def _who(answer: Json) -> str:
+    named = answer["model"] if answer["adapter"] is None else f"{answer['adapter']}@{answer['version']}"
+    words = f"— {named}, {answer['usage']['completion_tokens']} tokens, {answer['latency_ms']:.0f} ms"
+    if answer["fallback"]:
+        return f"{words}. The base model answered: {answer.get('fallback_reason') or 'the adapter could not'}"
+    return words

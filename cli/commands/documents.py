@@ -1,0 +1,40 @@
+"""`finetuned upload`: documents to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import Client, Json, check_accepted
+from cli.commands.options import AsJson, open_client
+from cli.output import note, print_json, print_table, size
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pdf, docx, html, md, txt, csv or jsonl files.")]
+
+
+def upload(files: Files, as_json: AsJson = False) -> None:
+    """Upload documents; the same bytes twice are one document."""
+    with open_client() as client:
+        uploaded = client.upload(files)
+    if as_json:
+        print_json(uploaded)
+    else:
+        print_table(("ID", "FILE", "KIND", "SIZE", ""), [_row(one) for one in uploaded], if_empty="No file.")
+    check_accepted(uploaded)
+
+
+def upload_for_training(client: Client, files: Sequence[Path]) -> list[str]:
+    """The ids of the uploaded documents; all must be good."""
+    uploaded = client.upload(files)
+    check_accepted(uploaded)
+    note(f"Uploaded {len(uploaded)} {'document' if len(uploaded) == 1 else 'documents'}.")
+    return [str(one["id"]) for one in uploaded]
+
+
+def _row(one: Json) -> tuple[object, ...]:
+    if one["error"] is not None:
+        return "-", one["filename"], one["kind"], size(one["size_bytes"]), one["error"]["detail"]
+    return one["id"], one["filename"], one["kind"], size(one["size_bytes"]), "" if one["is_new"] else "known already"

@@ -1,0 +1,19 @@
+"""Options that several commands share, and the client that they talk through."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.client import Client
+from cli.settings import client_settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `finetuned jobs` shows it.")]
+AdapterName = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name.")]
+
+
+def open_client() -> Client:
+    """A client of the service that FINETUNED_URL names."""
+    return Client(client_settings().url)

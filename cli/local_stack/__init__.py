@@ -1,0 +1,1 @@
+"""`finetuned up`: Redis, the API and the workers on this machine, kept alive together and stopped together."""
