@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ("api.Dockerfile", "worker.Dockerfile")
 DEFAULT_PASSWORD = "finetuned"  # documented: to be changed before the first start
@@ -96,6 +98,15 @@ def test_one_service_builds_each_image_and_the_others_start_after_it() -> None:
 
 def test_the_trainer_may_write_its_last_checkpoint_before_it_is_killed() -> None:
     assert services()["trainer"]["stop_grace_period"] == "120s"
+    assert Settings.model_fields["stop_timeout_seconds"].default <= 90
+
+
+@pytest.mark.parametrize("name", ["api", "setup", "trainer", "inference"])
+def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name: str) -> None:
+    fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port"}
+    passed_on = {key for key, value in services()[name]["environment"].items() if value is None}
+    wanted = {f"FINETUNED_{field.upper()}" for field in Settings.model_fields if field not in fixed}
+    assert {key for key in passed_on if key.startswith("FINETUNED_")} == wanted
 
 
 def test_redis_keeps_its_messages_and_asks_for_a_password() -> None:

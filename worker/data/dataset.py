@@ -13,7 +13,7 @@ from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamp
 from shared.storage import disk_errors
 from worker.base_models.formats import MASKED, Example, PromptFormat
 from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
-from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, split
+from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, document_to_cut, split
 from worker.data.texts import EXTRACTOR_VERSION
 
 if TYPE_CHECKING:
@@ -115,12 +115,15 @@ def load(folder: Path) -> tuple[list[Example], list[Example]]:
 def _encode(
     documents: Sequence[SourceDocument], encoder: ExampleEncoder, options: DatasetOptions
 ) -> list[DocumentItems]:
-    """Every document's examples. A single document will be cut in two, so its chunks must not overlap."""
+    """Every document's examples. One that will be cut in two is chunked without overlap."""
     made = [DocumentItems(one, encoder.items_of(one, options.chunk_overlap)) for one in documents]
-    filled = [one for one in made if any(encoder.is_learnable(item.example) for item in one.items)]
-    if len(filled) == 1 and options.chunk_overlap and options.validation_split:
-        return [DocumentItems(one.document, encoder.items_of(one.document, 0)) for one in filled]
-    return made
+    cut = document_to_cut(_learnable(made, encoder)) if options.chunk_overlap and options.validation_split else None
+    if cut is None:
+        return made
+    return [
+        DocumentItems(cut.document, encoder.items_of(cut.document, 0)) if one.document is cut.document else one
+        for one in made
+    ]
 
 
 def _learnable(documents: Sequence[DocumentItems], encoder: ExampleEncoder) -> list[DocumentItems]:

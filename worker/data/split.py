@@ -22,11 +22,13 @@ class DocumentItems:
 def split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[list[Item], list[Item]]:
     """(training, validation). Equal examples are kept once, and on the side of validation if they are on both.
 
-    One document is cut: its last examples are held out (it must have been chunked without overlap).
-    Of several, whole documents are held out, chosen by a hash of seed and content.
+    Whole documents are held out, chosen by a hash of seed and content. Where there is but one to choose, it is cut:
+    its last examples are held out (it must have been chunked without overlap).
     """
-    if len(documents) == 1:
-        train, validation = _cut(documents[0].items, options.validation_split)
+    cut = document_to_cut(documents)
+    if cut is not None:
+        train, validation = _cut(cut.items, options.validation_split)
+        train = [item for one in documents if one is not cut for item in one.items] + train
     else:
         held_out = {one.document.id for one in choose_documents(documents, options)}
         train = [item for one in documents if one.document.id not in held_out for item in one.items]
@@ -34,6 +36,15 @@ def split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     validation = _unseen(validation, seen)
     return _unseen(train, seen), validation
+
+
+def document_to_cut(documents: Sequence[DocumentItems]) -> DocumentItems | None:
+    """The only document, or the only one of running text beside questions with answers: held out whole, it would
+    not be learned at all. None if there are several, or it is too short to cut."""
+    texts = [one for one in documents if not one.document.text.conversations]
+    candidates = texts or documents
+    is_one = len(candidates) == 1 and (len(documents) == 1 or len(candidates[0].items) > MIN_TRAIN_EXAMPLES)
+    return candidates[0] if is_one else None
 
 
 def choose_documents(documents: Sequence[DocumentItems], options: DatasetOptions) -> list[DocumentItems]:
