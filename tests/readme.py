@@ -1,0 +1,71 @@
+"""`python -m tests.readme`: writes the README's tree and settings anew from the code; a test sees when they are old."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PACKAGES = ("api", "worker", "shared", "cli", "bench", "deploy")
+OTHERS = {
+    "examples/handbook/": "A small company's handbook to fine-tune on, and questions about it",
+    "tests/": "Mirrors the tree; end_to_end/ runs the whole stack",
+    "docker-compose.yml": "The composed stack on CPUs; docker-compose.gpu.yml adds GPUs",
+    "constraints.txt": "Every version that the project is built and tested with",
+    "Makefile": "The commands",
+}
+COLUMN = 30
+
+
+def tree() -> str:
+    """The files, a line each, with the first sentence of their docstrings."""
+    lines = [line for package in PACKAGES for line in _folder(ROOT / package, 0)]
+    return "\n".join(["```", *lines, *(_line(name, 0, text) for name, text in OTHERS.items()), "```"])
+
+
+def settings() -> str:
+    """A table of every setting."""
+    rows = ["| variable | default | what it is |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = alias.choices[0] if alias is not None and not isinstance(alias, str) else f"FINETUNED_{name.upper()}"  # type: ignore[union-attr]
+        default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
+        rows.append(f"| `{variable}` | {'–' if default is None else f'`{default}`'} | {field.description} |")
+    return "\n".join(rows)
+
+
+def renewed(text: str) -> str:
+    """The README's text with both parts as they are now."""
+    for name, part in (("tree", tree()), ("settings", settings())):
+        marked = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
+        text = re.sub(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _, new=marked: new, text, flags=re.DOTALL)
+    return text
+
+
+def _folder(folder: Path, depth: int) -> Iterator[str]:
+    yield _line(f"{folder.name}/", depth, _sentence(folder / "__init__.py"))
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield _line(path.name, depth + 1, _sentence(path))
+    for inner in sorted(one for one in folder.iterdir() if any(one.glob("*.py"))):
+        yield from _folder(inner, depth + 1)
+
+
+def _line(name: str, depth: int, text: str) -> str:
+    return f"{'  ' * depth + name:{COLUMN}}{text}".rstrip()
+
+
+def _sentence(path: Path) -> str:
+    if not path.exists():
+        return ""
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
+    return re.split(r"\.(?: |$)", text)[0]
+
+
+if __name__ == "__main__":
+    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
