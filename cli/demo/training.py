@@ -9,13 +9,13 @@ BASE_MODEL = "demo"
 MAX_NEW_TOKENS = 24  # the longest answer has 14
 
 CONFIG: dict[str, Any] = {
-    "num_epochs": 25,
-    "learning_rate": 3e-3,
-    "lora_rank": 16,
+    "num_epochs": 28,
+    "learning_rate": 8e-3,
+    "lora_rank": 32,
     "lora_alpha": 32,
-    "lora_dropout": 0.05,
-    "batch_size": 8,
+    "lora_dropout": 0.0,
+    "batch_size": 4,
     "gradient_accumulation_steps": 1,
-    "max_length": 256,
+    "max_length": 128,
     "validation_split": 0.1,
 }
