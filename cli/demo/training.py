@@ -9,10 +9,10 @@ BASE_MODEL = "demo"
 MAX_NEW_TOKENS = 24  # the longest answer has 14
 
 CONFIG: dict[str, Any] = {
-    "num_epochs": 28,
-    "learning_rate": 8e-3,
+    "num_epochs": 26,
+    "learning_rate": 4e-3,
     "lora_rank": 32,
-    "lora_alpha": 32,
+    "lora_alpha": 64,
     "lora_dropout": 0.0,
     "batch_size": 4,
     "gradient_accumulation_steps": 1,

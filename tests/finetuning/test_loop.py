@@ -15,7 +15,8 @@ from transformers import Trainer, TrainingArguments
 
 from shared.errors import NonFiniteLoss, NothingToLearn, OutOfMemory
 from shared.training_config import FineTuningConfig
-from tests.finetuning.conftest import ARCHITECTURES, examples_for, make_examples, make_model
+from tests.finetuning.conftest import examples_for, make_examples
+from tests.tiny_models import ARCHITECTURES, make_model
 from worker.base_models.formats import MASKED, Example
 from worker.finetuning.batches import Plan, data_order
 from worker.finetuning.checkpoints import Checkpoints, trainable

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from shared.errors import InvalidRequest
-from tests.finetuning.conftest import make_model
+from tests.tiny_models import make_model
 from worker.adapter_files import check_files
 from worker.base_models.formats import Message, PromptFormat, encode_prompt
 from worker.finetuning.peft_adapter import FineTuningConfig, PEFTAdapterManager

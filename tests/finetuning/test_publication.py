@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from shared.errors import AdapterBroken, PublicationRefused
 from shared.training_config import FineTuningConfig
-from tests.finetuning.conftest import ARCHITECTURES, examples_for, make_model, make_tokenizer
+from tests.finetuning.conftest import examples_for
+from tests.tiny_models import ARCHITECTURES, make_model, make_tokenizer
 from worker.adapter_files import MANIFEST, WEIGHTS, Manifest, check_files, list_files
 from worker.finetuning.loop import train
 from worker.finetuning.lora import add_lora

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.errors import TargetModulesNotFound
-from tests.finetuning.conftest import make_model
+from tests.tiny_models import make_model
 from worker.finetuning.targets import find_target_modules
 
 

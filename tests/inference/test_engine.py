@@ -9,16 +9,8 @@ import torch
 from peft import PeftModel
 
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError, InvalidRequest, PromptTooLong
-from tests.inference.tiny import (
-    ARCHITECTURES,
-    CONTEXT,
-    EOS,
-    add_nan,
-    make_model,
-    random_prompts,
-    save_adapter,
-    set_rank,
-)
+from tests.inference.tiny import CONTEXT, add_nan, make_model, random_prompts, save_adapter, set_rank
+from tests.tiny_models import ARCHITECTURES, EOS
 from worker.inference.engine import BatchEngine, Output
 from worker.inference.runner import Runner
 from worker.inference.sampling import Token

@@ -9,36 +9,17 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from shared.database import Database
 from shared.models import AdapterVersion
 from shared.repositories.adapters import AdapterRepository
 from shared.storage import Storage
+from tests import tiny_models
+from tests.tiny_models import VOCABULARY
 from worker.adapter_files import MANIFEST, Manifest, list_files
 
-ARCHITECTURES = ("gpt2", "llama", "t5")
 CONTEXT = 96
-EOS = 0
-VOCABULARY = 257  # the end token, and one token a byte
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, so that most characters beyond ASCII span tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={"<eos>": EOS, **{one: i + 1 for i, one in enumerate(alphabet)}}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", model_max_length=CONTEXT)
 
 
 def make_sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -65,36 +46,16 @@ def make_sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(architecture: str) -> PreTrainedModel:
-    """Two layers, 32 wide, with weights so far from zero that its answers vary."""
-    torch.manual_seed(7)
-    model = _bare(architecture)
+    """A tiny model with weights so far from zero that its answers vary."""
+    model = tiny_models.make_model(architecture, context=CONTEXT)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-def _bare(architecture: str) -> PreTrainedModel:
-    if architecture == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=2,
-                bos_token_id=EOS, eos_token_id=EOS,
-            )
-        )  # fmt: skip
-    if architecture == "llama":
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, max_position_embeddings=CONTEXT, eos_token_id=EOS, bos_token_id=1,
-            )
-        )  # fmt: skip
-    return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
-            decoder_start_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS, n_positions=CONTEXT,
-        )
-    )  # fmt: skip
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_models.make_tokenizer(CONTEXT)
 
 
 def save_model(architecture: str, folder: Path) -> Path:
