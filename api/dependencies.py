@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
 from api.services import Services
@@ -24,6 +24,10 @@ def _project() -> str:
 
 
 Project = Annotated[str, Depends(_project)]
+
+
+# An id or a name in the path. Nothing else can name a row, and not every database takes every character.
+Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
 def _read_session(services: AppServices) -> Iterator[Session]:

@@ -15,7 +15,7 @@ from api.errors import ERROR_RESPONSES, add_error_handlers
 from api.fine_tuning.endpoints import router as fine_tuning
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
-from api.middleware import BodyLimit, RequestId
+from api.middleware import BodyLimit, RequestId, SameSite
 from api.models.endpoints import router as models
 from api.root import router as root
 from api.services import open_services
@@ -42,5 +42,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_error_handlers(app)
     upload = settings.max_upload_bytes * settings.max_files_per_upload + _MULTIPART_OVERHEAD
     app.add_middleware(BodyLimit, default=_LARGEST_BODY, by_path={"/documents": upload})
+    app.add_middleware(SameSite, allowed_hosts={*settings.allowed_hosts, settings.host})
     app.add_middleware(RequestId)  # added last, so outermost: errors of the others carry the id too
     return app

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -10,6 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
 from shared.ids import new_id
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_SITE_CODE = "forbidden_site"
+_HOST = "This service is not known by that host name; add it to FINETUNED_ALLOWED_HOSTS."
+_ORIGIN = "Web pages of other sites may not change anything here."
 
 
 class RequestId:
@@ -32,6 +38,25 @@ class RequestId:
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+class SameSite:
+    """Refuses what a foreign web page makes its visitor's browser send: requests for a host that is not ours (a name
+    that was bound to this address), and changes that come from another site's page."""
+
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Collection[str]) -> None:
+        self.app = app
+        self.allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            if "*" not in self.allowed_hosts and urlsplit(f"//{host}").hostname not in self.allowed_hosts:
+                return await error_response(scope["path"], 400, _SITE_CODE, _HOST)(scope, receive, send)
+            if origin is not None and scope["method"] not in _SAFE_METHODS and urlsplit(origin).netloc != host:
+                return await error_response(scope["path"], 403, _SITE_CODE, _ORIGIN)(scope, receive, send)
+        return await self.app(scope, receive, send)
 
 
 class BodyLimit:

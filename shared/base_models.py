@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,7 +19,8 @@ def check_allowed(name: str, allowed: Sequence[str]) -> str:
     A local path is compared after `..` and links are resolved, so that it cannot leave an allowed folder.
     """
     wanted = os.path.realpath(name) if is_path(name) else name
-    if any(fnmatchcase(wanted, os.path.realpath(one) if is_path(one) else one) for one in allowed):
+    is_named_well = is_path(name) or (re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and ".." not in name)
+    if is_named_well and any(fnmatchcase(wanted, os.path.realpath(one) if is_path(one) else one) for one in allowed):
         return name
     raise ModelNotAllowed(
         f"The base model '{name[:200]}' is not in FINETUNED_ALLOWED_MODELS; add it there or choose one of "
@@ -37,9 +39,16 @@ def is_on_disk(name: str, cache_dir: Path | None) -> bool:
     if name == DEMO_MODEL:
         return True
     if is_path(name):
-        return (Path(name).expanduser() / "config.json").is_file()
+        return _has_weights(Path(name).expanduser())
     snapshots = (cache_dir or default_cache_dir()) / f"models--{name.replace('/', '--')}" / "snapshots"
-    return any(snapshots.glob("*/config.json"))
+    return any(_has_weights(folder) for folder in snapshots.glob("*"))
+
+
+def _has_weights(folder: Path) -> bool:
+    """A configuration alone is what an interrupted download, or a training that only read it, leaves."""
+    return (folder / "config.json").is_file() and any(
+        any(folder.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")
+    )
 
 
 def default_cache_dir() -> Path:

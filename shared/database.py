@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, Float, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -61,17 +62,51 @@ class Database:
         self.engine.dispose()
 
 
+# Classes of Postgres errors that pass: connection, resources, intervention (restart), rolled back (deadlock).
+_PASSING_STATES = ("08", "53", "57", "40")
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable() from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _state_of(error.orig).startswith(_PASSING_STATES):
+            raise DatabaseUnavailable() from error
+        raise
+
+
+def _state_of(error: BaseException | None) -> str:
+    """The SQLSTATE of an error of pg8000, which calls every server error a ProgrammingError; empty otherwise."""
+    details = error.args[0] if error is not None and error.args else None
+    return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def _connect(dialect: Dialect, record: Any, args: Any, options: Any) -> DBAPIConnection:
+    try:
+        return dialect.connect(*args, **options)
+    except OSError as error:
+        raise DatabaseUnavailable() from error
+
+
+def _name_network_errors(context: ExceptionContext) -> None:
+    """pg8000 lets a broken socket's OSError through as it is. Within the driver it means a lost connection; outside,
+    an OSError is the caller's own (a file)."""
+    if isinstance(context.original_exception, OSError):
+        context.is_disconnect = True
+        raise DatabaseUnavailable() from context.original_exception
+    if _state_of(context.original_exception).startswith("57P"):
+        context.is_disconnect = True
 
 
 def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+        engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+        event.listen(engine, "do_connect", _connect)
+        event.listen(engine, "handle_error", _name_network_errors)
+        return engine
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

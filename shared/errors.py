@@ -205,7 +205,7 @@ class BaseModelOffline(BaseModelError):
 
 class BaseModelUnsupported(BaseModelError):
     code = "base_model_unsupported"
-    cure = "Only causal and seq2seq models of transformers, with safetensors weights, can be used."
+    cure = "Only causal and seq2seq models of transformers can be used."
 
 
 class TrainingError(FinetunedError):

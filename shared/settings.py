@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     # The HTTP service
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, description="Port the API listens on.")
+    allowed_hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1", "::1"),
+        description="Host names by which browsers and proxies may reach the API, as JSON; * allows any.",
+    )
     max_upload_bytes: int = Field(64 * 1024 * 1024, description="Largest document.")
     max_files_per_upload: int = Field(100, description="Most files in one POST /documents.")
     max_queued_questions: int = Field(256, description="Waiting questions beyond which new ones get 429.")

@@ -16,7 +16,7 @@ class FineTuningConfig(BaseModel):
     the effective batch is `batch_size * gradient_accumulation_steps` examples.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     model_name: str = Field("microsoft/DialoGPT-medium", min_length=1, max_length=512)
     max_length: int = Field(512, ge=8, le=131_072)

@@ -20,7 +20,7 @@ from api.adapters.schemas import (
     promotion_answer,
     version_answer,
 )
-from api.dependencies import AppServices, Project, ReadSession, WriteSession
+from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.pagination import Listing, Paging, listing
 from shared.models import Adapter, AdapterVersion
 from shared.repositories.adapters import AdapterRepository
@@ -39,26 +39,26 @@ def list_adapters(page: Paging, session: ReadSession, project: Project) -> Listi
 
 
 @router.get("/{name}")
-def get_adapter(name: str, session: ReadSession, project: Project) -> AdapterDetail:
+def get_adapter(name: Id, session: ReadSession, project: Project) -> AdapterDetail:
     """One adapter: its versions with metrics, configuration and lineage, and the history of its promotions."""
     return _detail(session, AdapterRepository(session).get(project, name))
 
 
 @router.post("/{name}/promote")
-def promote_version(name: str, request: PromoteRequest, session: WriteSession, project: Project) -> AdapterDetail:
+def promote_version(name: Id, request: PromoteRequest, session: WriteSession, project: Project) -> AdapterDetail:
     """Makes a version live: the next answer comes from it."""
     return _detail(session, AdapterRepository(session).promote(project, name, request.version, request.reason))
 
 
 @router.post("/{name}/rollback")
-def roll_back(name: str, session: WriteSession, project: Project) -> AdapterDetail:
+def roll_back(name: Id, session: WriteSession, project: Project) -> AdapterDetail:
     """Makes the version live that was live before."""
     return _detail(session, AdapterRepository(session).rollback(project, name, "by request"))
 
 
 @router.delete("/{name}/versions/{number}")
 def delete_version(
-    name: str,
+    name: Id,
     number: VersionNumber,
     session: WriteSession,
     services: AppServices,

@@ -20,6 +20,7 @@ from shared.streams import ABORTS, GROUP, QUESTIONS, replies_of
 log = logging.getLogger(__name__)
 
 _BLOCK_MS = 1000
+_LATE_SECONDS = 60.0  # after its deadline nobody waits for an answer any more
 _BATCH = 500
 MOST_UNREAD = 1024  # replies kept for a client that reads slower than the model writes
 _BACK_OFF_SECONDS = (0.05, 2.0)
@@ -88,6 +89,7 @@ class Dispatcher:
 
     async def ask(self, question: Question) -> PendingAnswer:
         """Sends a question whose `reply_to` is ours. Raises `QueueFull` and `BrokerUnavailable`."""
+        self._forget_late()
         pending = self._pending[question.id] = PendingAnswer(self, question)
         try:
             is_sent = await self._redis.eval(_SEND, 1, QUESTIONS, GROUP, self._max_queued, question.model_dump_json())
@@ -103,6 +105,13 @@ class Dispatcher:
         """Drops what else comes for this question. The abort is sent on the side: the caller may be cancelled."""
         if self._pending.pop(question_id, None) is not None and is_aborted:
             self._run(self._abort(question_id))
+
+    def _forget_late(self) -> None:
+        """Drops what nobody came for: a client may leave before its stream has begun."""
+        latest = time.time() - _LATE_SECONDS
+        for one in list(self._pending.values()):
+            if one.question.deadline < latest:
+                self.forget(one.question.id, is_aborted=True)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
@@ -139,7 +148,7 @@ class Dispatcher:
         for _, entries in cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", answer):
             for entry_id, fields in entries:
                 position = entry_id.decode()
-                self._hand_over(fields[b"reply"])
+                self._hand_over(fields.get(b"reply", b""))
         return position
 
     def _hand_over(self, payload: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Depends, Request
 from starlette.responses import FileResponse
 
-from api.dependencies import AppServices, Project, ReadSession, WriteSession
+from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.documents.entering import Entered, enter_files, remove_if_deleted
 from api.documents.receiving import ReceivedFile, received_files
 from api.documents.schemas import (
@@ -51,13 +51,13 @@ def list_documents(page: Paging, session: ReadSession, project: Project) -> List
 
 
 @router.get("/{document_id}")
-def get_document(document_id: str, session: ReadSession, project: Project) -> DocumentAnswer:
+def get_document(document_id: Id, session: ReadSession, project: Project) -> DocumentAnswer:
     """One document."""
     return document_answer(DocumentRepository(session).get(project, document_id))
 
 
 @router.get("/{document_id}/content", response_class=FileResponse, responses=DOWNLOAD)
-def download_document(document_id: str, session: ReadSession, services: AppServices, project: Project) -> FileResponse:
+def download_document(document_id: Id, session: ReadSession, services: AppServices, project: Project) -> FileResponse:
     """The uploaded bytes, always as a download: a browser must not run what somebody uploaded."""
     document = DocumentRepository(session).get(project, document_id)
     path = services.storage.document(document.id)
@@ -68,7 +68,7 @@ def download_document(document_id: str, session: ReadSession, services: AppServi
 
 @router.delete("/{document_id}")
 def delete_document(
-    document_id: str, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
+    document_id: Id, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
 ) -> DeletedDocument:
     """Deletes a document, and names the adapter versions that learned from it: they keep what they learned."""
     documents = DocumentRepository(session)

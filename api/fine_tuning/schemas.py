@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,12 +20,15 @@ def _without_inherited_defaults(schema: dict[str, Any]) -> None:
     schema["properties"]["max_length"].pop("default", None)
 
 
+DocumentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
 class SetupRequest(FineTuningConfig):
     """What to learn, from what, and how; every field may be left out."""
 
     model_config = ConfigDict(json_schema_extra=_without_model_default)
 
-    document_ids: tuple[str, ...] | None = Field(None, description="Default: all documents.")
+    document_ids: tuple[DocumentId, ...] | None = Field(None, description="Default: all documents.")
     model: str | None = Field(
         None, min_length=1, max_length=512, description="Another name of model_name; default: FINETUNED_BASE_MODEL."
     )
@@ -51,7 +54,7 @@ class TrainRequest(FineTuningConfig):
 
     model_config = ConfigDict(json_schema_extra=_without_inherited_defaults)
 
-    setup_job_id: str = Field(max_length=64)
+    setup_job_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     adapter: str | None = Field(None, pattern=ADAPTER_NAME, description="Default: the setup's.")
 
 

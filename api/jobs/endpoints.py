@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Header, Query
 from starlette.responses import Response
 
-from api.dependencies import AppServices, Project, ReadSession, WriteSession
+from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.jobs.following import Followed, follow
 from api.jobs.schemas import (
     EventAnswer,
@@ -44,7 +44,7 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def get_job(job_id: str, session: ReadSession, project: Project) -> JobAnswer:
+def get_job(job_id: Id, session: ReadSession, project: Project) -> JobAnswer:
     """One job with its progress."""
     jobs = JobRepository(session)
     job = jobs.get(project, job_id)
@@ -52,20 +52,20 @@ def get_job(job_id: str, session: ReadSession, project: Project) -> JobAnswer:
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, session: WriteSession, project: Project) -> JobAnswer:
+def cancel_job(job_id: Id, session: WriteSession, project: Project) -> JobAnswer:
     """Ends a job that has not ended, and the jobs that wait for it."""
     return job_answer(JobRepository(session).cancel(project, job_id), None)
 
 
 @router.post("/{job_id}/pause")
-def pause_job(job_id: str, session: WriteSession, project: Project) -> JobAnswer:
+def pause_job(job_id: Id, session: WriteSession, project: Project) -> JobAnswer:
     """Lets a training rest: a running one writes a checkpoint first (`pausing`, then `paused`)."""
     return job_answer(JobRepository(session).pause(project, job_id), None)
 
 
 @router.post("/{job_id}/resume")
 def resume_job(
-    job_id: str, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
+    job_id: Id, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
 ) -> JobAnswer:
     """Queues a paused training again; it goes on from its last checkpoint."""
     jobs = JobRepository(session)
@@ -80,7 +80,7 @@ def resume_job(
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 def list_events(
-    job_id: str,
+    job_id: Id,
     session: ReadSession,
     services: AppServices,
     project: Project,
@@ -100,7 +100,7 @@ def list_events(
 
 @router.get("/{job_id}/metrics")
 def list_metrics(
-    job_id: str, session: ReadSession, project: Project, after: AfterEvent = 0, limit: EventLimit = 1000
+    job_id: Id, session: ReadSession, project: Project, after: AfterEvent = 0, limit: EventLimit = 1000
 ) -> Listing[MetricsPoint]:
     """The numbers that a job reported, in order: what a loss curve is drawn of."""
     jobs = JobRepository(session)

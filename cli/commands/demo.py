@@ -37,7 +37,7 @@ def demo(
     begun = time.monotonic()
     book = read_handbook(handbook)
     local = LocalStack(_settings(data_dir, port), Shape(env={"HF_HUB_OFFLINE": "1"}, is_verbose=is_verbose), print_line)
-    with local as stack, stopping_on_signals(stack):
+    with stopping_on_signals(local.stack), local as stack:
         print_line(f"Starting a stack of its own on {local.settings.data_dir} …")
         if not (stack.start() and stack.wait_ready()):
             raise StackStopped()

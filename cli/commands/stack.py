@@ -28,8 +28,8 @@ def up(
         int | None, typer.Option(min=0, max=65535, help="Its port; default: 8000; 0: any free one.")
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="Model to use when none is named: a name or a path.")] = None,
-    training_workers: Annotated[int, typer.Option(min=0, help="Trainings at the same time.")] = 1,
-    inference_workers: Annotated[int, typer.Option(min=0, help="Processes that answer questions.")] = 1,
+    training_workers: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    inference_workers: Annotated[int, typer.Option(min=1, help="Processes that answer questions.")] = 1,
     is_verbose: Annotated[bool, typer.Option("--verbose", help="Show what every part writes into its log.")] = False,
 ) -> None:
     """Start the whole service on this machine, and keep it running until Ctrl-C."""
@@ -38,7 +38,7 @@ def up(
     settings = service_settings().model_copy(update={k: v for k, v in wanted.items() if v is not None})
     shape = Shape(training_workers, inference_workers, is_verbose=is_verbose)
     local = LocalStack(settings, shape, say=print_line)
-    with local as stack, stopping_on_signals(stack):
+    with stopping_on_signals(local.stack), local as stack:
         print_line(f"Starting on {local.settings.data_dir} …")
         if stack.start() and stack.wait_ready():
             print_line(f"Ready after {time.monotonic() - begun:.1f} s.")

@@ -106,9 +106,9 @@ class AdapterRepository:
         version.deleted_at = self.session.scalar(select(now()))
         return version
 
-    def mark_broken(self, version_id: str, reason: str) -> None:
-        """Notes that a version's files cannot be served, for the status to show."""
-        self.session.get_one(AdapterVersion, version_id).broken_reason = reason[:1000]
+    def mark_broken(self, version_id: str, reason: str | None) -> None:
+        """Notes why a version's files cannot be served, for the status to show; None: they can."""
+        self.session.get_one(AdapterVersion, version_id).broken_reason = reason and reason[:1000]
 
     def latest(self, project_id: str) -> tuple[Adapter, AdapterVersion] | None:
         """The live version that was published last, of any adapter."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.database import now
@@ -23,7 +23,9 @@ class WorkerRepository:
 
     def beat(self, worker_id: str, kind: str, details: dict[str, Any]) -> None:
         """Says that the worker lives, and forgets those that have been gone for long."""
-        self.session.merge(Worker(id=worker_id, kind=kind, details=details, heartbeat_at=self._now()))
+        beaten = update(Worker).where(Worker.id == worker_id).values(details=details, heartbeat_at=now())
+        if not cast(CursorResult[Any], self.session.execute(beaten)).rowcount:
+            self.session.add(Worker(id=worker_id, kind=kind, details=details))
         self.session.execute(delete(Worker).where(Worker.heartbeat_at < now() - FORGET_SECONDS))
 
     def leave(self, worker_id: str) -> None:
@@ -41,6 +43,3 @@ class WorkerRepository:
             select(Worker.kind, func.count()).where(Worker.heartbeat_at > now() - FRESH_SECONDS).group_by(Worker.kind)
         )
         return {row[0]: row[1] for row in rows}
-
-    def _now(self) -> float:
-        return float(self.session.scalar(select(now())) or 0.0)

@@ -199,7 +199,7 @@ def hasty(settings: Settings) -> Iterator[TestClient]:
     """An application that waits half a second for an answer."""
     settings = settings.model_copy(update={"answer_timeout_seconds": 0.5})
     migrations.upgrade(settings.resolved_database_url)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 
 
@@ -255,7 +255,7 @@ def test_while_redis_is_away_the_answer_is_503_and_afterwards_all_is_well(
     migrations.upgrade(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     beat(database, "inference")
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         for _ in range(2):  # not there at the start, and gone later
             found = client.post(QUERY, json={"query": "Hello"})
             assert (found.status_code, found.json()["error"]) == (503, "broker_unavailable")

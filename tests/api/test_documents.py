@@ -99,7 +99,7 @@ def small(settings: Settings) -> Iterator[TestClient]:
     """An application that takes 3 files of 100,000 bytes."""
     settings = settings.model_copy(update={"max_upload_bytes": 100_000, "max_files_per_upload": 3})
     migrations.upgrade(settings.resolved_database_url)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 
 

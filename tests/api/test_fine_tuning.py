@@ -172,7 +172,7 @@ def test_jobs_are_accepted_while_redis_is_away(tmp_path: Any) -> None:
 
     settings = Settings(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", base_model="demo")
     migrations.upgrade(settings.resolved_database_url)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         client.post("/documents", files=[("files", ("a.txt", b"text"))])
         answer = client.post("/fine-tuning/setup")
         assert answer.status_code == 202

@@ -46,7 +46,7 @@ def test_a_missing_base_model_is_named_and_does_not_keep_the_rest_from_working(s
     )
     migrations.upgrade(away.resolved_database_url)
     database = Database(away.resolved_database_url)
-    with TestClient(create_app(away)) as client:
+    with TestClient(create_app(away), base_url="http://localhost") as client:
         beat(database, "training", "setup", "inference")
         found = client.get("/health/ready")
         assert found.status_code == 200
@@ -66,7 +66,7 @@ def test_ready_without_database_and_redis_is_503_and_not_an_error(tmp_path: Path
         redis_url=f"unix://{tmp_path}/none.sock",
         database_url=f"postgresql://nobody@/none?unix_sock={tmp_path}/none/.s.PGSQL.5432",
     )
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         found = client.get("/health/ready")
         assert found.status_code == 503
         assert not any(part["ready"] for name, part in found.json()["parts"].items())

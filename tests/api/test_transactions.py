@@ -16,7 +16,9 @@ NUM_CLIENTS = 8
 @pytest.fixture
 def on_both(settings: Settings, database_url: str) -> Iterator[TestClient]:
     """The application on SQLite, where writers queue, and on Postgres, where one of them breaks a unique key."""
-    with TestClient(create_app(settings.model_copy(update={"database_url": database_url}))) as client:
+    with TestClient(
+        create_app(settings.model_copy(update={"database_url": database_url})), base_url="http://localhost"
+    ) as client:
         yield client
 
 

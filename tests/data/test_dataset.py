@@ -112,7 +112,7 @@ def _keys(items: object) -> set[tuple[int, ...]]:
 
 
 some_document = st.builds(
-    lambda name, number, is_pairs: (pairs if is_pairs else prose)(name, number),
+    lambda name, number, is_pairs: pairs(f"q{name}", number) if is_pairs else prose(name, number),
     st.sampled_from("abcdefgh"),
     st.integers(1, 5),
     st.booleans(),

@@ -71,7 +71,15 @@ def hang(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
     threading.Event().wait()
 
 
+def stop_slowly(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """As a trainer that writes a large checkpoint when it is asked to stop."""
+    job.report({"step": 1})
+    while not should_stop():
+        threading.Event().wait(0.01)
+    threading.Event().wait(3.0)
+
+
 BEHAVIOURS = {
     function.__name__: function
-    for function in (succeed, fail, raise_surprise, kill_itself, crash_once, work_until_stopped, hang)
+    for function in (succeed, fail, raise_surprise, kill_itself, crash_once, work_until_stopped, hang, stop_slowly)
 }

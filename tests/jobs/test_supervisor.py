@@ -9,6 +9,7 @@ import pytest
 
 from tests.jobs.conftest import Bench
 from tests.jobs.runners import starts
+from worker.jobs.child import forkserver_for
 
 
 def is_running(pid: int) -> bool:
@@ -106,6 +107,14 @@ def test_a_child_that_does_not_stop_when_asked_is_killed(bench: Bench) -> None:
     thread.join(10)
     assert bench.job(job_id).status == "paused"
     assert not is_running(starts(bench.settings.data_dir, job_id)[0])
+
+
+def test_a_job_whose_process_cannot_start_is_tried_again_and_then_failed(bench: Bench) -> None:
+    broken = "tests.jobs.broken_runner:run"
+    bench.supervisor.runner, bench.supervisor.processes = broken, forkserver_for(broken)
+    job_id = bench.create("succeed")
+    bench.supervisor.work()
+    assert (bench.job(job_id).status, bench.job(job_id).error_code) == ("failed", "trainer_crashed")
 
 
 def test_a_job_without_progress_is_stopped_and_tried_again(bench: Bench) -> None:

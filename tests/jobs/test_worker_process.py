@@ -108,6 +108,31 @@ def test_sigterm_hands_the_job_back_and_leaves_no_process(
     assert alive(database) == 0
 
 
+def test_sigterm_waits_for_a_job_that_no_message_started_and_that_stops_slowly(
+    database: Database, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    job_id = create(database, "stop_slowly")
+    until(lambda: bool(job(database, job_id).progress))
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert (job(database, job_id).status, job(database, job_id).num_crashes) == ("queued", 0)
+
+
+@pytest.mark.parametrize("victim", ["worker", "pool"])
+def test_a_killed_worker_takes_along_a_child_that_never_reports(
+    settings: Settings, database: Database, start_worker: StartWorker, victim: str
+) -> None:
+    worker = start_worker(FINETUNED_LEASE_SECONDS="600")
+    job_id = create(database, "hang")
+    until(lambda: bool(starts(settings.data_dir, job_id)))
+    (child,) = starts(settings.data_dir, job_id)
+    pool = psutil.Process(worker.pid).children()[0]
+    os.kill(worker.pid if victim == "worker" else pool.pid, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(child), timeout_seconds=10)
+    assert job(database, job_id).status == "running"  # its lease has not ended: nobody else runs it
+
+
 @pytest.mark.parametrize("victim", ["worker", "pool"])
 def test_a_killed_worker_takes_its_child_along_and_another_takes_the_job_over(
     settings: Settings, database: Database, start_worker: StartWorker, victim: str

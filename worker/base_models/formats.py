@@ -57,6 +57,11 @@ def format_of(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> P
     return PromptFormat.CHAT if tokenizer.chat_template else PromptFormat.TEXT
 
 
+def longest_example(max_length: int, config: PretrainedConfig) -> int:
+    """`max_length`, or the number of positions that the model has, if that is less. T5's are relative: no bound."""
+    return min(max_length, getattr(config, "max_position_embeddings", None) or max_length)
+
+
 def encode_prompt(style: PromptFormat, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """The tokens after which (for text2text: about which) the model writes the next assistant turn."""
     if style is PromptFormat.TEXT2TEXT:
@@ -68,39 +73,61 @@ def encode_prompt(style: PromptFormat, tokenizer: PreTrainedTokenizerBase, messa
     return tokens + (_ids(tokenizer, "Answer:") if style is PromptFormat.TEXT else [])
 
 
-def encode_exchange(
+def encode_conversation(
     style: PromptFormat, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int
-) -> Example:
-    """A conversation of which only the assistant's turns (and the end token after each) are learned."""
+) -> list[Example]:
+    """A conversation of which only the assistant's turns (and the end token after each) are learned.
+
+    One example; one for each learned answer where the model writes a single answer (text2text), or where its chat
+    template renders an answer differently once more turns follow. An empty example if there is nothing to learn.
+    """
+    is_asked = style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)  # these answer something
+    ends = [end for end, message in enumerate(messages, 1) if _is_learned(message) and (end > 1 or not is_asked)]
+    if not ends:
+        return [Example([], [])]
     if style is PromptFormat.TEXT2TEXT:
-        target = [*_ids(tokenizer, messages[-1]["content"]), _eos(tokenizer)]
-        return _cut_pair(_ids(tokenizer, _joined(messages[:-1])), target, tokenizer, max_length)
+        return [_pair(tokenizer, messages[:end], max_length) for end in ends]
     if style is PromptFormat.CHAT:
-        return _cut(*_chat_exchange(tokenizer, messages), max_length)
+        whole = _chat_exchange(tokenizer, messages, ends)
+        exchanges = [whole] if whole else [_chat_answer(tokenizer, messages[:end]) for end in ends]
+        return [_cut(tokens, labels, max_length) for tokens, labels in exchanges]
     start = _start(tokenizer)
     tokens, labels = list(start), [MASKED] * len(start)
-    for segment, is_learned in _segments(style, tokenizer, messages):
+    for segment, is_learned in _segments(style, tokenizer, messages[: ends[-1]]):
         tokens += segment
         labels += segment if is_learned else [MASKED] * len(segment)
-    return _cut(tokens, labels, max_length)
+    return [_cut(tokens, labels, max_length)]
 
 
 def encode_text(
     style: PromptFormat, tokenizer: PreTrainedTokenizerBase, text: str, heading: str, max_length: int
-) -> Example:
-    """A passage of running text to learn; `heading` says what it is about, for models that want a question."""
+) -> list[Example]:
+    """A passage of running text to learn, all of it; `heading` says what it is about, for models that are asked.
+    Text2text models write its first half, and then its second after the first."""
     if style is PromptFormat.CHAT:
-        asked = Message(role="user", content=f"Write the passage about: {heading}")
-        return encode_exchange(style, tokenizer, [asked, Message(role="assistant", content=text)], max_length)
+        return _written(style, tokenizer, f"Write the passage about: {heading}", text, max_length)
     if style is PromptFormat.TEXT2TEXT:
         first, rest = _halves(text)
-        asked = Message(role="user", content=f"Continue the passage about {heading}: {first}")
-        return encode_exchange(style, tokenizer, [asked, Message(role="assistant", content=rest)], max_length)
+        return [
+            *_written(style, tokenizer, f"Write the passage about: {heading}", first, max_length),
+            *_written(style, tokenizer, f"Continue the passage about {heading}: {first}", rest, max_length),
+        ]
     turns = re.split(r"\n\s*\n", text) if style is PromptFormat.DIALOGUE else [text]
     tokens = _start(tokenizer)
     for turn in turns:
         tokens += [*_ids(tokenizer, turn.strip()), _eos(tokenizer)]
-    return _cut(tokens, tokens, max_length)
+    return [_cut(tokens, tokens, max_length)]
+
+
+def _written(
+    style: PromptFormat, tokenizer: PreTrainedTokenizerBase, wish: str, text: str, max_length: int
+) -> list[Example]:
+    turns = [Message(role="user", content=wish), Message(role="assistant", content=text)]
+    return encode_conversation(style, tokenizer, turns, max_length)
+
+
+def _is_learned(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("weight", 1) != 0
 
 
 def _segments(
@@ -109,44 +136,70 @@ def _segments(
     """Each turn's tokens, tokenised apart so that a prompt is a prefix of its exchange, and whether it is learned."""
     segments: list[tuple[list[int], bool]] = []
     for message in messages:
-        content, is_answer = message["content"].strip(), message["role"] == "assistant"
-        is_learned = is_answer and message.get("weight", 1) != 0
+        content = message["content"].strip()
         if style is PromptFormat.DIALOGUE:
-            segments.append(([*_ids(tokenizer, content), _eos(tokenizer)], is_learned))
-        elif is_answer:
+            segments.append(([*_ids(tokenizer, content), _eos(tokenizer)], _is_learned(message)))
+        elif message["role"] == "assistant":
             segments.append((_ids(tokenizer, "Answer:"), False))
-            segments.append(([*_ids(tokenizer, _spaced(tokenizer, content)), _eos(tokenizer)], is_learned))
+            answer = [*_ids(tokenizer, _spaced(tokenizer, content)), _eos(tokenizer)]
+            segments.append((answer, _is_learned(message)))
         else:
             lead = "" if message["role"] == "system" else "Question: "
             segments.append((_ids(tokenizer, f"{lead}{content}\n"), False))
     return segments
 
 
-def _chat_exchange(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-    tokens = _templated(tokenizer, messages, is_open=False)
+def _chat_exchange(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], ends: Sequence[int]
+) -> tuple[list[int], list[int]] | None:
+    """The rendered conversation and its labels; None unless each prompt is a prefix of it, as it is at inference."""
+    tokens = _templated(tokenizer, messages[: ends[-1]], is_open=False)
     labels = [MASKED] * len(tokens)
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or message.get("weight", 1) == 0:
-            continue
-        start = len(_templated(tokenizer, messages[:index], is_open=True))
-        stop = len(_templated(tokenizer, messages[: index + 1], is_open=False))
-        labels[start:stop] = tokens[start:stop]
-    if messages[-1]["role"] == "assistant" and _eos(tokenizer) not in tokens[-2:]:
-        tokens, labels = [*tokens, _eos(tokenizer)], [*labels, _eos(tokenizer)]
-    return tokens, labels
+    for end in ends:
+        prompt = _templated(tokenizer, messages[: end - 1], is_open=True)
+        closed = _templated(tokenizer, messages[:end], is_open=False)
+        if tokens[: len(prompt)] != prompt or tokens[: len(closed)] != closed:
+            return None
+        labels[len(prompt) : len(closed)] = closed[len(prompt) :]
+    return _ended(tokenizer, tokens, labels)
+
+
+def _chat_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    """The last turn alone is learned, from where its rendering leaves that of the prompt."""
+    tokens = _templated(tokenizer, messages, is_open=False)
+    prompt = _templated(tokenizer, messages[:-1], is_open=True)
+    start = next((i for i, (one, two) in enumerate(zip(prompt, tokens, strict=False)) if one != two), len(prompt))
+    return _ended(tokenizer, tokens, [MASKED] * start + tokens[start:])
+
+
+def _ended(tokenizer: PreTrainedTokenizerBase, tokens: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
+    """With the end token that generation stops at, for templates that end a turn otherwise."""
+    end = [] if _eos(tokenizer) in tokens[-2:] else [_eos(tokenizer)]
+    return [*tokens, *end], [*labels, *end]
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, is_open: bool) -> list[int]:
-    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+    turns = [{"role": one["role"], "content": _without_specials(tokenizer, one["content"])} for one in messages]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_open)
-    return _ids(tokenizer, str(text))
+    return list(tokenizer(str(text), add_special_tokens=False).input_ids)
+
+
+def _without_specials(tokenizer: PreTrainedTokenizerBase, content: str) -> str:
+    """What users write must not pass for the template's own marks (a turn's end, another role)."""
+    marks = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    for mark in sorted(marks, key=len, reverse=True):
+        content = content.replace(mark, "")
+    return content
 
 
 def _cut(tokens: list[int], labels: list[int], max_length: int) -> Example:
     return Example(tokens[:max_length], labels[:max_length], len(tokens) > max_length)
 
 
-def _cut_pair(source: list[int], target: list[int], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
+def _pair(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int) -> Example:
+    """What came before goes to the encoder, the last turn is the decoder's target."""
+    source = _ids(tokenizer, _joined(messages[:-1]))
+    target = [*_ids(tokenizer, messages[-1]["content"]), _eos(tokenizer)]
     is_truncated = len(source) + 1 > max_length or len(target) > max_length
     return Example([*source[: max_length - 1], _eos(tokenizer)], target[:max_length], is_truncated)
 
@@ -175,7 +228,8 @@ def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    """The text's tokens; a special token's name in it is text like any other."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

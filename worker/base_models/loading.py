@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from shared.base_models import DEMO_MODEL, is_on_disk, is_path
+from shared.base_models import DEMO_MODEL, is_path
 from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from shared.training_config import Quantization
 
 PROBE_SECONDS = 3.0
+# transformers would otherwise ask a service on the hub to convert weights of the older format, behind our back.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 
 
@@ -34,9 +38,7 @@ def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
     """The model's configuration; raises an error of the `BaseModelError` branch."""
     from transformers import AutoConfig
 
-    _check_reachable(name, cache_dir)
-    with _explained(name):
-        config: PretrainedConfig = AutoConfig.from_pretrained(source_of(name), **_options(name, cache_dir))
+    config: PretrainedConfig = _load(AutoConfig.from_pretrained, name, cache_dir)
     return config
 
 
@@ -44,9 +46,7 @@ def load_tokenizer(name: str, cache_dir: Path | None = None) -> PreTrainedTokeni
     """The model's tokenizer. Where it has no pad token, the end token pads (masks tell them apart)."""
     from transformers import AutoTokenizer
 
-    _check_reachable(name, cache_dir)
-    with _explained(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(name), **_options(name, cache_dir))
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer.from_pretrained, name, cache_dir)
     if tokenizer.eos_token_id is None:
         raise BaseModelUnsupported(f"The tokenizer of '{name}' has no end token, so answers would never end.")
     if tokenizer.pad_token_id is None:
@@ -63,7 +63,8 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal or seq2seq model in `dtype` (default: fp32) on the CPU, or on the GPU when quantized there.
 
-    Raises an error of the `BaseModelError` branch: unknown, not reachable, or of another kind.
+    Safetensors where the model has them; DialoGPT's repository, for one, has none, and torch then reads the older
+    format with nothing but tensors allowed in it. Raises an error of the `BaseModelError` branch.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -71,33 +72,38 @@ def load_model(
     config = load_config(name, cache_dir)
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     quantized: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _bitsandbytes(quantization)}
-    with _explained(name):
-        model: PreTrainedModel = loader.from_pretrained(
-            source_of(name),
-            config=config,
-            dtype=dtype or torch.float32,
-            use_safetensors=True,
-            **quantized,
-            **_options(name, cache_dir),
-        )
+    model: PreTrainedModel = _load(
+        loader.from_pretrained, name, cache_dir, config=config, dtype=dtype or torch.float32, **quantized
+    )
     return model
 
 
-def _options(name: str, cache_dir: Path | None) -> dict[str, Any]:
-    """What every `from_pretrained` is told. A model on disk is never asked of the hub, whose client tries for half
-    a minute a file when there is no network."""
-    return {"cache_dir": cache_dir, "trust_remote_code": False, "local_files_only": is_on_disk(name, cache_dir)}
+def _load(load: Callable[..., Any], name: str, cache_dir: Path | None, **options: Any) -> Any:
+    """What `load`, a `from_pretrained`, gives: from the disk if it has all of it, so that no hub is asked without
+    need (its client tries for half a minute a file when there is no network), else from the hub."""
+    options = {**options, "cache_dir": cache_dir, "trust_remote_code": False}
+    with _explained(name):
+        try:
+            return load(source_of(name), local_files_only=True, **options)
+        except (OSError, ValueError):
+            if name == DEMO_MODEL or is_path(name):
+                raise
+        _check_reachable(name)
+        return load(source_of(name), **options)
 
 
-def _check_reachable(name: str, cache_dir: Path | None) -> None:
+def _check_reachable(name: str) -> None:
     """Refuses within seconds what only an unreachable hub could give."""
     from huggingface_hub import constants
 
-    if is_path(name) or is_on_disk(name, cache_dir) or getproxies():
+    if constants.HF_HUB_OFFLINE:
+        raise _offline(name)
+    if getproxies():
         return
     hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (80 if hub.scheme == "http" else 443)
     try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), PROBE_SECONDS).close()
+        socket.create_connection((hub.hostname or "", port), PROBE_SECONDS).close()
     except OSError as error:
         raise _offline(name) from error
 
@@ -143,8 +149,8 @@ def _explained(name: str) -> Iterator[None]:
         ):
             raise _offline(name) from error
         raise BaseModelUnsupported(
-            f"'{name}' cannot be loaded: it must be a causal or seq2seq model of transformers with safetensors "
-            "weights and a tokenizer."
+            f"'{name}' cannot be loaded: it must be a causal or seq2seq model of transformers, with weights and a "
+            "tokenizer."
         ) from error
 
 

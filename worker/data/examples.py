@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from shared.errors import DatasetError
-from worker.base_models.formats import MASKED, Example, Message, PromptFormat, encode_exchange, encode_text
+from worker.base_models.formats import MASKED, Example, Message, PromptFormat, encode_conversation, encode_text
 from worker.data.chunking import Chunk, CountTokens, chunk_text
 from worker.data.texts import ExtractedText
 
@@ -63,7 +63,7 @@ class ExampleEncoder:
     def items_of(self, document: SourceDocument, overlap: int) -> list[Item]:
         """Its chunks, then its conversations. Some may have nothing to learn: see `is_learnable`."""
         chunks = chunk_text(document.text, self._count, self._size_for, overlap)
-        examples = [self._of_chunk(chunk, document.title) for chunk in chunks]
+        examples = [example for chunk in chunks for example in self._of_chunk(chunk, document.title)]
         for number, conversation in enumerate(document.text.conversations, start=1):
             examples += self._of_conversation(conversation, f"conversation {number} of '{document.title}'")
         return [Item(example, document.id, index) for index, example in enumerate(examples)]
@@ -73,7 +73,7 @@ class ExampleEncoder:
         first = 0 if self._style is PromptFormat.TEXT2TEXT else 1
         return any(label != MASKED for label in example.labels[first:])
 
-    def _of_chunk(self, chunk: Chunk, title: str) -> Example:
+    def _of_chunk(self, chunk: Chunk, title: str) -> list[Example]:
         heading = self._short(chunk.heading)
         text = self._passage(heading, chunk.text)
         return encode_text(self._style, self._tokenizer, text, heading or title, self._options.max_length)
@@ -83,29 +83,21 @@ class ExampleEncoder:
         is_asked = self._style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)
         return text if is_asked or not heading else f"{heading}\n\n{text}"
 
-    def _of_conversation(self, conversation: Sequence[Message], place: str) -> Iterator[Example]:
+    def _of_conversation(self, conversation: Sequence[Message], place: str) -> list[Example]:
         from jinja2.exceptions import TemplateError
 
         try:
-            for turns in self._learned_parts(conversation):
-                yield encode_exchange(self._style, self._tokenizer, turns, self._options.max_length)
+            return encode_conversation(self._style, self._tokenizer, conversation, self._options.max_length)
         except TemplateError as error:
             raise DatasetError(
                 f"The base model's chat template refuses {place}: {error}. Most want user and assistant in turn."
             ) from error
 
-    def _learned_parts(self, conversation: Sequence[Message]) -> list[Sequence[Message]]:
-        """The conversation up to its last learned answer; for text2text, which writes one answer, up to each."""
-        ends = [index + 1 for index, turn in enumerate(conversation) if _is_learned(turn)]
-        if self._style is PromptFormat.TEXT2TEXT:
-            return [conversation[:end] for end in ends if end > 1]
-        return [conversation[: ends[-1]]] if ends else [conversation]
-
     def _compute_size(self, heading: str) -> int:
         """Most tokens of a chunk under this heading, so that the whole example fits into `max_length`."""
         short = self._short(heading)
         around = encode_text(self._style, self._tokenizer, self._passage(short, ""), short or "text", _NO_LIMIT)
-        room = self._options.max_length - len(around.input_ids) - _SPARE_TOKENS
+        room = self._options.max_length - max(len(one.input_ids) for one in around) - _SPARE_TOKENS
         return room if self._options.chunk_size is None else min(room, self._options.chunk_size)
 
     def _short(self, heading: str) -> str:
@@ -123,7 +115,3 @@ def token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:
     backend.no_truncation()  # a tokenizer.json may ask for it; transformers sets it anew at each call
     backend.no_padding()
     return lambda text: len(backend.encode(text, add_special_tokens=False).ids)
-
-
-def _is_learned(turn: Message) -> bool:
-    return turn["role"] == "assistant" and turn.get("weight", 1) != 0

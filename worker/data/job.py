@@ -10,7 +10,7 @@ from typing import Any
 # Used further down the calls; imported here, so that the fork server, which loads this module, has paid the seconds
 # that they take before a job comes.
 import datasets  # noqa: F401
-from transformers import AutoConfig, AutoTokenizer  # noqa: F401
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig  # noqa: F401
 
 from shared.claimed_job import ClaimedJob
 from shared.errors import DocumentError, Superseded
@@ -22,7 +22,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.setup_parameters import SetupParameters
 from shared.storage import Storage, publish_folder
-from worker.base_models.formats import format_of
+from worker.base_models.formats import format_of, longest_example
 from worker.base_models.loading import load_config, load_tokenizer
 from worker.data.dataset import BuiltDataset, build, save
 from worker.data.examples import DatasetOptions, SourceDocument
@@ -49,22 +49,23 @@ def run_setup(
     parameters = SetupParameters.model_validate(job.claim.parameters)
     model = parameters.config.model_name
     tokenizer = load_tokenizer(model, settings.model_cache_dir)
-    style = format_of(load_config(model, settings.model_cache_dir), tokenizer)
+    config = load_config(model, settings.model_cache_dir)
+    style = format_of(config, tokenizer)
     read = _read_documents(job, _documents(job, parameters), settings, storage, should_stop)
     if should_stop():
         return
     require_some(read.sources, read.failed)
-    options = options_of(parameters)
+    options = options_of(parameters, config)
     job.log(f"Building the dataset from {len(read.sources)} documents for {model} ({style.value})")
     dataset = build(read.sources, tokenizer, style, options)
     dataset_id = _publish(dataset, storage, model, options)
     _record(job, storage, dataset, dataset_id, model, read)
 
 
-def options_of(parameters: SetupParameters) -> DatasetOptions:
-    """The part of the parameters that decides about the examples."""
+def options_of(parameters: SetupParameters, config: PretrainedConfig) -> DatasetOptions:
+    """The part of the parameters that decides about the examples, none of which is longer than the model can read."""
     return DatasetOptions(
-        max_length=parameters.config.max_length,
+        max_length=longest_example(parameters.config.max_length, config),
         chunk_size=parameters.chunk_size,
         chunk_overlap=parameters.chunk_overlap,
         validation_split=parameters.validation_split,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from worker.base_models.formats import MASKED, Example
+from worker.base_models.formats import MASKED, Example, longest_example
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -93,7 +93,7 @@ def num_targets(example: Example, *, is_encoder_decoder: bool) -> int:
 
 def fit(examples: Sequence[Example], max_length: int, config: PretrainedConfig) -> list[Example]:
     """The examples, those cut that are longer than `max_length` or than the model has positions for."""
-    limit = min(max_length, getattr(config, "max_position_embeddings", None) or max_length)
+    limit = longest_example(max_length, config)
     return [
         one
         if max(len(one.input_ids), len(one.labels)) <= limit

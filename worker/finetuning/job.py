@@ -39,6 +39,7 @@ from worker.finetuning.lora import add_lora, frozen_dtype
 from worker.finetuning.publication import Lineage, metrics_of, stage, verify
 from worker.finetuning.reports import TrainingOutcome
 
+NUM_PROBE_TOKENS = 128  # of an example, to see that the published files answer as the trained model does
 SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, manifests, and room for the database to grow
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def _publish(
     )
     try:
         manifest = stage(model, tokenizer, staged, lineage)
-        verify(model, staged, work.train_examples[0])
+        _verify(model, staged, work)
         with writing():
             publish_folder(staged, storage.version(version_id))
     finally:
@@ -193,6 +194,12 @@ def _publish(
         # commit that did happen, so they keep it.)
         shutil.rmtree(storage.version(version_id), ignore_errors=True)
         raise
+
+
+@memory_errors()
+def _verify(model: PeftModel, staged: Path, work: Work) -> None:
+    (probe,) = fit(work.train_examples[:1], NUM_PROBE_TOKENS, model.config)
+    verify(model, staged, probe)
 
 
 def _record(job: ClaimedJob, adapter: str, version: AdapterVersion) -> None:

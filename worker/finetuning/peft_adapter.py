@@ -21,7 +21,7 @@ from shared.ids import new_id
 from shared.storage import publish_folder
 from shared.training_config import FineTuningConfig
 from worker.adapter_files import MANIFEST, Manifest, check_files
-from worker.base_models.formats import Example, Message, PromptFormat, encode_prompt, format_of
+from worker.base_models.formats import Example, Message, PromptFormat, encode_prompt, format_of, longest_example
 from worker.base_models.loading import load_model, load_tokenizer
 from worker.data.examples import DatasetOptions
 from worker.data.pipeline import examples_from
@@ -62,7 +62,8 @@ class PEFTAdapterManager:
         """Makes examples of texts or paths (a string that names a file is a path). False, with the reason in the log,
         if there is nothing to learn from them; what else goes wrong is raised."""
         model, tokenizer, style = self._loaded()
-        options = DatasetOptions(max_length=self.config.max_length, seed=self.config.seed)
+        longest = longest_example(self.config.max_length, model.config)
+        options = DatasetOptions(max_length=longest, seed=self.config.seed)
         try:
             made, held_out, statistics = examples_from(documents, tokenizer, style, options)
         except DatasetError as error:
@@ -175,7 +176,12 @@ def _replace(staged: Path, final: Path) -> None:
     with writing():
         if final.exists():
             final.rename(old)
-        publish_folder(staged, final)
+        try:
+            publish_folder(staged, final)
+        except OSError:
+            if old.exists():
+                old.rename(final)
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -43,8 +43,11 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.is_set():
-            self._beat()
-            self._keep()
+            try:
+                self._beat()
+                self._keep()
+            except Exception:  # the thread's outermost edge: without a heartbeat nobody would ask this worker
+                log.exception("%s: the heartbeat failed; trying again", self._worker_id)
             self._stopped.wait(self._interval_seconds)
 
     def stop(self) -> None:

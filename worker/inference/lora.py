@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import AdapterBroken
+import torch
+
+from shared.errors import AdapterBroken, OutOfMemory
 from worker.inference.sequence import AdapterFiles
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class LoadedAdapters:
         self._num_ever += 1
         try:
             self._attach(adapter, name)
+        except torch.OutOfMemoryError as error:
+            self._detach(name)
+            raise OutOfMemory("The adapter does not fit into memory beside the others; ask again later.") from error
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             self._detach(name)
             raise AdapterBroken("The adapter's weights do not fit its base model, or cannot be read.") from error

@@ -31,6 +31,8 @@ class Preloader(threading.Thread):
                 self._look()
             except FinetunedError as error:
                 log.warning("cannot look for new versions: %s", error.code)
+            except Exception:  # the thread's outermost edge
+                log.exception("looking for new versions failed; trying again")
 
     def stop(self) -> None:
         self._stopped.set()

@@ -117,6 +117,8 @@ class Registry:
             if row.broken_reason is None:
                 self._mark(row.id, error)
             raise
+        if row.broken_reason is not None:  # it was a passing trouble (a volume that was away)
+            self._mark(row.id, None)
         with self._lock:
             self._open[row.id] = version
             while len(self._open) > MAX_OPEN:
@@ -134,10 +136,10 @@ class Registry:
             raise AdapterBroken("The adapter's tokenizer or prompt format cannot be read; train again.") from error
         return ServedVersion(name, row.number, AdapterFiles(row.id, folder), prompt_format, tokenizer)
 
-    def _mark(self, version_id: str, error: FinetunedError) -> None:
-        log.warning("version %s is broken: %s", version_id, error.detail)
+    def _mark(self, version_id: str, error: FinetunedError | None) -> None:
+        log.warning("version %s: %s", version_id, "can be served again" if error is None else error.detail)
         try:
             with self._database.write() as session:
-                AdapterRepository(session).mark_broken(version_id, error.detail)
+                AdapterRepository(session).mark_broken(version_id, None if error is None else error.detail)
         except DatabaseUnavailable:  # only the status misses it
             log.warning("version %s could not be marked", version_id)

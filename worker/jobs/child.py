@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.context import ForkServerContext
+from typing import Any
 
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
@@ -33,16 +35,15 @@ log = logging.getLogger(__name__)
 def forkserver_for(runner: str) -> ForkServerContext:
     """A running server that has imported the runner's module (and touched no GPU), so that a job does not wait
     for imports. It ends when this process does."""
-    from multiprocessing.forkserver import ensure_running
-
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([runner.split(":")[0]])
-    ensure_running()
+    multiprocessing.forkserver.ensure_running()
     return context
 
 
 def run_claimed(claim: Claim, settings: Settings, runner: str) -> None:
     """The child's whole life; exits with one of the codes above."""
+    _let_go_of_forkserver()
     _die_with_parent()
     os.setsid()  # a group of its own, so that what it starts can be killed with it
     should_stop = threading.Event()
@@ -84,6 +85,15 @@ def _load(runner: str) -> Runner:
     module, function = runner.split(":")
     loaded: Runner = getattr(import_module(module), function)
     return loaded
+
+
+def _let_go_of_forkserver() -> None:
+    """Closes the pipe by which the fork server sees that the worker lives. The standard library hands every child a
+    copy, so that the server would outlive a killed worker for as long as the child runs."""
+    server: Any = multiprocessing.forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
 
 
 def _die_with_parent() -> None:

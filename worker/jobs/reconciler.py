@@ -62,4 +62,6 @@ class Reconciler:
                 step()
             except DatabaseUnavailable:
                 log.warning("the database is away; trying again")
+            except Exception:  # this thread is an outermost edge: without it, jobs whose message is lost would wait
+                log.exception("%s failed; trying again", step.__name__)
             self._stopped.wait(self._settings.reconcile_seconds)

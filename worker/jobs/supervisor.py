@@ -18,7 +18,7 @@ from shared.models import Job
 from shared.queue import Doorbell
 from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
-from worker.jobs.child import EXIT_ENDED, EXIT_YIELDED, run_claimed
+from worker.jobs.child import EXIT_CRASHED, EXIT_ENDED, EXIT_YIELDED, run_claimed
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class Supervisor:
         self.settings = settings
         self._database = database
         self._doorbell = doorbell
-        self._runner = runner
-        self._processes = processes
+        self.runner = runner
+        self.processes = processes
         self._is_stopping = is_stopping
         self._busy = threading.Lock()
 
@@ -54,13 +54,20 @@ class Supervisor:
         with self._busy:
             while not self._is_stopping() and (claim := self._claim_next(waited_seconds)) is not None:
                 self.current_job = claim.job_id
-                self._run(claim)
-                self.current_job = None
+                try:
+                    self._run(claim)
+                finally:
+                    self.current_job = None
 
     def work_if_idle(self, waited_seconds: float) -> None:
         """As `work`, for jobs whose message seems lost; returns at once when a job is running."""
         if not self._busy.locked():
             self.work(waited_seconds)
+
+    def wait_idle(self) -> None:
+        """Returns when no job is running here."""
+        with self._busy:
+            return
 
     def _claim_next(self, waited_seconds: float) -> Claim | None:
         with self._database.write() as session:
@@ -68,13 +75,19 @@ class Supervisor:
 
     def _run(self, claim: Claim) -> None:
         log.info("job %s: attempt %d starts", claim.job_id, claim.attempt)
-        child = self._processes.Process(target=run_claimed, args=(claim, self.settings, self._runner), daemon=False)
-        child.start()
+        child = self.processes.Process(target=run_claimed, args=(claim, self.settings, self.runner), daemon=False)
         try:
-            reason = _Watch(self._database, self.settings, claim, child, self._is_stopping).until_gone()
+            child.start()
+        except (OSError, EOFError) as error:
+            log.warning("job %s: its process did not start: %r", claim.job_id, error)
+            return self._settle(claim, EXIT_CRASHED, "The job's process could not be started.")
+        watch = _Watch(self._database, self.settings, claim, child, self._is_stopping)
+        try:
+            reason = watch.until_gone()
         finally:
             _kill_group(child)
-        self._settle(claim, child.exitcode, reason)
+        # One that was asked to stop and had to be killed (in a long download, say) has not crashed.
+        self._settle(claim, EXIT_YIELDED if watch.is_asked_to_stop else child.exitcode, reason)
         self._ring_waiting(claim)
 
     def _settle(self, claim: Claim, exit_code: int | None, reason: str | None) -> None:
@@ -82,7 +95,7 @@ class Supervisor:
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session)
-                if exit_code == EXIT_YIELDED and reason is None:
+                if exit_code == EXIT_YIELDED:
                     jobs.hand_back(claim)
                 elif exit_code != EXIT_ENDED or reason is not None:
                     jobs.crash(claim, self.settings.max_crashes, reason or _cause_of_death(exit_code))
@@ -111,6 +124,10 @@ class _Watch:
         self._is_stopping = is_stopping
         self._lease_ends = time.monotonic() + settings.lease_seconds
         self._asked_to_stop_at: float | None = None
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        return self._asked_to_stop_at is not None
 
     def until_gone(self) -> str | None:
         """Returns when the child has ended: why it was killed, or None if it ended by itself or lost its claim."""
@@ -155,9 +172,8 @@ class _Watch:
         if self._asked_to_stop_at is None:
             self._asked_to_stop_at = time.monotonic()
             self._child.terminate()
-        if time.monotonic() - self._asked_to_stop_at > self._settings.stop_timeout_seconds:
-            return "The job did not stop in time when it was asked to."
-        return None
+        is_late = time.monotonic() - self._asked_to_stop_at > self._settings.stop_timeout_seconds
+        return "The job did not stop in time when it was asked to." if is_late else None
 
 
 def _kill_group(child: BaseProcess) -> None:
@@ -173,5 +189,5 @@ def _cause_of_death(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
         return "The job's process was killed, most often because the machine ran out of memory."
     if exit_code is not None and exit_code < 0:
-        return f"The job's process was ended by {signal.Signals(-exit_code).name}."
+        return f"The job's process was ended by signal {-exit_code}."
     return f"The job's process ended unexpectedly with code {exit_code}; the worker's log says more."

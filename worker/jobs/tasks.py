@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 from typing import Any
 
@@ -19,7 +20,7 @@ from worker.jobs.supervisor import Supervisor
 
 app = celery_app(get_settings())
 _standard_process = multiprocessing.current_process()
-_is_stopping = multiprocessing.Event()  # set in Celery's main process, seen in the pool's
+_is_stopping = multiprocessing.RawValue("b", False)  # set in Celery's main process, seen in the pool's
 _pool: dict[str, Any] = {}  # the pool process's supervisor and reconciler
 
 
@@ -40,7 +41,17 @@ def serve(kind: str, runner: str) -> None:
 
 
 @signals.worker_process_init.connect
-def _start_supervisor(**_: Any) -> None:
+def _begin(**_: Any) -> None:
+    try:
+        _start_supervisor()
+    except Exception:
+        # Celery would swallow it, and the worker would be there and do nothing.
+        logging.getLogger(__name__).exception("the worker cannot start")
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(1)
+
+
+def _start_supervisor() -> None:
     # Celery's pool puts its own process object (a daemon, which may have no children) in the standard library's
     # place. We start children by the standard library; they die with the fork server, which dies with this process.
     multiprocessing.process._current_process = _standard_process  # type: ignore[attr-defined]
@@ -55,7 +66,7 @@ def _start_supervisor(**_: Any) -> None:
         doorbell=Doorbell(app),
         runner=runner,
         processes=forkserver_for(runner),
-        is_stopping=_is_stopping.is_set,
+        is_stopping=lambda: bool(_is_stopping.value),
     )
     _pool["supervisor"] = supervisor
     _pool["reconciler"] = Reconciler(supervisor, database, settings)
@@ -64,10 +75,12 @@ def _start_supervisor(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_supervisor(**_: Any) -> None:
-    _is_stopping.set()
+    _is_stopping.value = True
 
 
 @signals.worker_process_shutdown.connect
 def _leave(**_: Any) -> None:
     if "reconciler" in _pool:
+        _is_stopping.value = True
+        _pool["supervisor"].wait_idle()  # Celery waits for its tasks only, and the reconciler runs jobs too
         _pool["reconciler"].stop()
