@@ -129,7 +129,7 @@ def test_a_body_that_announces_nothing_is_refused_once_it_is_too_large(served_sm
     host, port = served_small
     with sockets.create_connection((host, port), timeout=10) as connection:
         connection.sendall(
-            b"POST /documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            b"POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n'
