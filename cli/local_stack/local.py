@@ -129,7 +129,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "FINETUNED_ALLOWED_MODELS": json.dumps(settings.allowed_models),
         "DATABASE_URL": settings.resolved_database_url,
         "REDIS_URL": settings.resolved_redis_url,
-        "OMP_WAIT_POLICY": "PASSIVE",  # the parts share the cores: threads that spin while they wait cost the others 3×
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # a folder named api/ or shared/ where the user happens to stand is not ours
     }

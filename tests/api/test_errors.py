@@ -80,3 +80,28 @@ def test_the_openapi_document_gives_every_error_one_shape(client: TestClient) ->
         for status in ("4XX", "5XX")
     }
     assert shapes == {"#/components/schemas/ErrorAnswer"}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "", "localhost.evil.example"])
+def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> None:
+    found = client.get("/documents", headers={"Host": host})
+    assert (found.status_code, found.json()["error"]) == (400, "forbidden_site")
+
+
+def test_a_page_of_another_site_changes_nothing(client: TestClient) -> None:
+    found = client.post("/fine-tuning/setup", headers={"Origin": "https://evil.example"})
+    assert (found.status_code, found.json()["error"]) == (403, "forbidden_site")
+    assert client.get("/fine-tuning/jobs").json()["data"] == []
+    own = client.post("/fine-tuning/setup", headers={"Origin": "http://localhost"})
+    assert own.json()["error"] == "no_documents"
+
+
+@pytest.mark.parametrize("path", ["/fine-tuning/jobs/a%00b", "/documents/%ED%A0%80", "/fine-tuning/adapters/a%00"])
+def test_an_id_that_no_row_can_have_is_a_client_s_error(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_numbers_that_are_not_finite_are_refused(client: TestClient) -> None:
+    body = '{"max_grad_norm": 1e400}'
+    found = client.post("/fine-tuning/setup", content=body, headers={"Content-Type": "application/json"})
+    assert (found.status_code, found.json()["error"]) == (422, "invalid_request")

@@ -1,0 +1,1 @@
+"""Loading base models, and speaking to them in their format."""

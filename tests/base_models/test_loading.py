@@ -1,0 +1,151 @@
+"""Models come from the disk if they are there, else from the hub, and what fails says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from shared.base_models import check_allowed, is_on_disk
+from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported, ModelNotAllowed
+from tests.tiny_models import save_model
+from worker.base_models.loading import load_model, load_tokenizer
+
+LOAD = """
+import sys
+from pathlib import Path
+from worker.base_models.loading import load_model, load_tokenizer
+
+cache = Path(sys.argv[1])
+load_tokenizer("acme/tiny", cache)
+print(type(load_model("acme/tiny", cache_dir=cache)))
+"""
+
+
+class Hub(ThreadingHTTPServer):
+    """A model hub on loopback that has one model, `acme/tiny`, and remembers what it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.folder = folder
+        self.asked: list[str] = []
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = self.path.split("?")[0]
+        self.server.asked.append(path)
+        body = self._body(path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        if body is None:
+            self.send_header("X-Error-Code", "EntryNotFound" if "acme/tiny" in path else "RepoNotFound")
+        body = body or b""
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def _body(self, path: str) -> bytes | None:
+        if "/acme/tiny/resolve/" in path:
+            file = self.server.folder / path.rsplit("/", 1)[1]
+            return file.read_bytes() if file.is_file() else None
+        if path == "/api/models/acme/tiny":
+            files = [{"rfilename": one.name} for one in self.server.folder.iterdir()]
+            return json.dumps({"id": "acme/tiny", "sha": "a" * 40, "tags": [], "siblings": files}).encode()
+        return None
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(save_model("gpt2", tmp_path / "hub"))
+    thread = threading.Thread(target=hub.serve_forever)
+    thread.start()
+    yield hub
+    hub.shutdown()
+    thread.join()
+    hub.server_close()
+
+
+def load_from(hub: Hub, cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Loads `acme/tiny` in a process of its own: the hub's client reads its address when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment.pop("HF_HUB_OFFLINE", None)
+    address = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_DISABLE_XET": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", LOAD, str(cache)], env={**environment, **address, **more}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["safetensors", "pytorch_model.bin"])
+def test_a_model_of_the_hub_is_fetched_once_and_then_loads_with_no_network(
+    hub: Hub, tmp_path: Path, is_old: bool
+) -> None:
+    if is_old:  # as DialoGPT's repository, which has no safetensors
+        tensors = safetensors.torch.load_file(hub.folder / "model.safetensors")
+        torch.save(tensors, hub.folder / "pytorch_model.bin")
+        (hub.folder / "model.safetensors").unlink()
+    cache = tmp_path / "cache"
+    first = load_from(hub, cache)
+    assert "GPT2LMHeadModel" in first.stdout, first.stderr
+    assert is_on_disk("acme/tiny", cache)
+    hub.asked.clear()
+    second = load_from(hub, cache)
+    assert "GPT2LMHeadModel" in second.stdout, second.stderr
+    assert hub.asked == []
+
+
+def test_a_configuration_alone_is_not_a_model_on_disk(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--acme--tiny" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert not is_on_disk("acme/tiny", tmp_path)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_within_seconds_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelOffline, match="demo"):
+        load_tokenizer("nobody/knows-it", tmp_path)
+
+
+def test_a_folder_that_is_not_there_and_one_that_is_no_model_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelNotFound, match="no model folder"):
+        load_model(str(tmp_path / "nothing"))
+    (tmp_path / "config.json").write_text('{"model_type": "no such type"}')
+    with pytest.raises(BaseModelUnsupported):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["other/model", "microsoft/DialoGPT-x/../../etc", "microsoft/DialoGPT-\0", "/models/../etc", "demo/../x", ""],
+)
+def test_a_name_outside_the_allow_list_is_refused(name: str) -> None:
+    with pytest.raises(ModelNotAllowed):
+        check_allowed(name, ("demo", "microsoft/DialoGPT-*", "/models/*"))
+
+
+@pytest.mark.parametrize("name", ["demo", "microsoft/DialoGPT-medium", "/models/mine", "/models/deep/mine"])
+def test_a_name_that_a_pattern_covers_is_allowed(name: str) -> None:
+    assert check_allowed(name, ("demo", "microsoft/DialoGPT-*", "/models/*")) == name
