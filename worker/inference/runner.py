@@ -188,7 +188,7 @@ class EncoderDecoderState:
         return False
 
     def join(self, other: EncoderDecoderState) -> None:
-        raise NotImplementedError
+        raise RuntimeError("encoder-decoder batches stay apart: see can_join")
 
 
 def context_of(config: PretrainedConfig) -> int:
