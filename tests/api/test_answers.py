@@ -185,13 +185,15 @@ def test_questions_that_a_worker_has_taken_do_not_count_as_waiting(
             broker.xadd(QUESTIONS, {"question": "{}"})
         broker.xgroup_create(QUESTIONS, "inference", id="0")
         broker.xreadgroup("inference", "busy", {QUESTIONS: ">"}, count=settings.max_queued_questions)
-        thread = threading.Thread(target=client.post, args=(QUERY,), kwargs={"json": {"query": "Hello"}})
+        found: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: found.append(client.post(QUERY, json={"query": "Hello"})))
         thread.start()
         until(lambda: broker.xlen(QUESTIONS) == settings.max_queued_questions + 1)
         _, entries = broker.xreadgroup("inference", "busy", {QUESTIONS: ">"})[0]
         question = Question.model_validate_json(entries[0][1][b"question"])
         broker.xadd(question.reply_to, {"reply": answer(question, "Hi").model_dump_json()})
         thread.join()
+    assert [(one.status_code, one.json()["answer"]) for one in found] == [(200, "Hi")]
 
 
 @pytest.fixture
