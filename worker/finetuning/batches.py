@@ -102,11 +102,30 @@ def fit(examples: Sequence[Example], max_length: int, config: PretrainedConfig) 
     ]
 
 
-def micro_batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
-    """The examples by length, longest first, `size` at a time: little padding, and too little memory shows at once."""
+@dataclass(frozen=True)
+class Split:
+    """How a step's examples are split into forward passes. It changes speed and memory, not the result.
+
+    A pass takes at most `max_examples`, and at most `max_tokens` (padding counted) unless a single example is longer.
+    """
+
+    max_examples: int
+    max_tokens: int
+
+    @classmethod
+    def of(cls, config: FineTuningConfig) -> Split:
+        return cls(config.batch_size, config.batch_size * config.max_length)
+
+
+def micro_batches(examples: Sequence[Example], split: Split) -> Iterator[Sequence[Example]]:
+    """The examples by length, longest first: little padding, and too little memory shows at once."""
     ordered = sorted(examples, key=lambda example: (len(example.input_ids), len(example.labels)), reverse=True)
-    for start in range(0, len(ordered), size):
+    start = 0
+    while start < len(ordered):
+        longest = max(len(ordered[start].input_ids), len(ordered[start].labels), 1)
+        size = max(1, min(split.max_examples, split.max_tokens // longest))
         yield ordered[start : start + size]
+        start += size
 
 
 def collate(examples: Sequence[Example], decoder_start: int | None) -> Batch:

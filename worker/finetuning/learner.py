@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from shared.errors import NonFiniteLoss
 from worker.base_models.formats import Example
-from worker.finetuning.batches import collate, micro_batches, num_targets
+from worker.finetuning.batches import Split, collate, micro_batches, num_targets
 from worker.finetuning.checkpoints import capture, restore, trainable
 from worker.finetuning.reports import EvaluationMetrics
 from worker.finetuning.scoring import score
@@ -36,10 +36,11 @@ class Learned:
 class Learner:
     """Owns the tensors that change. Device placement, and later several processes, are accelerate's."""
 
-    def __init__(self, model: PeftModel, config: FineTuningConfig) -> None:
+    def __init__(self, model: PeftModel, config: FineTuningConfig, split: Split | None = None) -> None:
         is_seq2seq = model.config.is_encoder_decoder
         self.decoder_start: int | None = model.config.decoder_start_token_id if is_seq2seq else None
         self.config = config
+        self.split = split or Split.of(config)
         self.model = model
         self.head = model.get_output_embeddings()
         self.parameters = [parameter for _, parameter in trainable(model)]
@@ -65,7 +66,7 @@ class Learner:
         torch.manual_seed(noise_seed)
         self.prepared.train()
         self.optimizer.zero_grad()
-        for part in micro_batches(examples, self.config.batch_size):
+        for part in micro_batches(examples, self.split):
             before_batch()
             batch = collate(part, self.decoder_start).to(self.accelerator.device)
             scored = score(self.prepared, self.head, batch)
@@ -87,7 +88,7 @@ class Learner:
         """Scores all `examples`. `before_batch` gets the number done so far, and may raise to end it."""
         loss_sum, num_correct, num_supervised, num_done = 0.0, 0, 0, 0
         self.prepared.eval()
-        for part in micro_batches(examples, self.config.batch_size):
+        for part in micro_batches(examples, self.split):
             before_batch(num_done)
             batch = collate(part, self.decoder_start).to(self.accelerator.device)
             scored = score(self.prepared, self.head, batch)

@@ -16,7 +16,7 @@ from peft import PeftModel
 
 from shared.errors import NonFiniteLoss, NothingToLearn, OutOfMemory
 from worker.base_models.formats import Example
-from worker.finetuning.batches import Plan, noise_seed
+from worker.finetuning.batches import Plan, Split, noise_seed
 from worker.finetuning.checkpoints import Checkpoints, Position
 from worker.finetuning.learner import Learned, Learner
 from worker.finetuning.reports import EvaluationProgress, Report, StepMetrics, TrainingOutcome, TrainingStarted
@@ -50,6 +50,7 @@ def train(
     validation_examples: Sequence[Example],
     config: FineTuningConfig,
     *,
+    split: Split | None = None,
     checkpoints: Checkpoints | None = None,
     report: Report = lambda metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -61,7 +62,7 @@ def train(
     `is_stopped`. Raises `NothingToLearn`, `NonFiniteLoss` (at the first such step: the weights and checkpoints stay
     those from before it), `OutOfMemory` and `DiskFull`.
     """
-    learner = Learner(model, config)
+    learner = Learner(model, config, split)
     examples, held_out = learner.learnable(train_examples), learner.learnable(validation_examples)
     if not examples:
         raise NothingToLearn
