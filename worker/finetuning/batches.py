@@ -1,38 +1,55 @@
-"""Which examples make which step, and how they become tensors. The order is a pure function of seed and epoch."""
+"""Which examples make which step, and how they become tensors: padded, or joined end to end.
+
+The order is a pure function of seed and epoch.
+"""
 
 from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from worker.base_models.formats import MASKED, Example, longest_example
+from worker.base_models.formats import MASKED, Example, Learnable, PreferencePair, longest_example, sequences
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from shared.training_config import FineTuningConfig
 
+MAX_CPU_TOKENS = 1024
+
 
 @dataclass(frozen=True)
 class Batch:
     """Tensors of one forward pass. `positions` are the places (row-major over batch × length) whose output is
-    learned, `targets` the tokens that belong there; `num_tokens` counts real tokens."""
+    learned, `targets` the tokens that belong there, and `owners` the examples (by number) that they are of;
+    `num_tokens` counts real tokens."""
 
     inputs: dict[str, Tensor]
     positions: Tensor
     targets: Tensor
+    owners: Tensor
     num_tokens: int
+    num_examples: int
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.positions.to(device), self.targets.to(device), self.num_tokens)
+        return Batch(
+            inputs,
+            self.positions.to(device),
+            self.targets.to(device),
+            self.owners.to(device),
+            self.num_tokens,
+            self.num_examples,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,41 +108,70 @@ def num_targets(example: Example, *, is_encoder_decoder: bool) -> int:
     return sum(label != MASKED for label in (example.labels if is_encoder_decoder else example.labels[1:]))
 
 
-def fit(examples: Sequence[Example], max_length: int, config: PretrainedConfig) -> list[Example]:
-    """The examples, those cut that are longer than `max_length` or than the model has positions for."""
+def fit(items: Sequence[Learnable], max_length: int, config: PretrainedConfig) -> list[Learnable]:
+    """The items, those cut that are longer than `max_length` or than the model has positions for."""
     limit = longest_example(max_length, config)
+
+    def cut(one: Example) -> Example:
+        if length_of(one) <= limit:
+            return one
+        return Example(one.input_ids[:limit], one.labels[:limit], is_truncated=True)
+
     return [
-        one
-        if max(len(one.input_ids), len(one.labels)) <= limit
-        else Example(one.input_ids[:limit], one.labels[:limit], is_truncated=True)
-        for one in examples
+        PreferencePair(cut(one.chosen), cut(one.rejected)) if isinstance(one, PreferencePair) else cut(one)
+        for one in items
     ]
+
+
+def length_of(item: Learnable) -> int:
+    """Tokens of the longest sequence that a model reads or writes for it."""
+    return max(max(len(one.input_ids), len(one.labels)) for one in sequences(item))
 
 
 @dataclass(frozen=True)
 class Split:
     """How a step's examples are split into forward passes. It changes speed and memory, not the result.
 
-    A pass takes at most `max_examples`, and at most `max_tokens` (padding counted) unless a single example is longer.
+    A pass takes at most `max_tokens`, padding counted, unless a single example is longer; and at most `max_examples`
+    where they are padded. A preference pair is two examples that stay together. `is_joined` says whether they lie end
+    to end, with nothing padded; None: where the model can be run so.
     """
 
     max_examples: int
     max_tokens: int
+    is_joined: bool | None = None
 
     @classmethod
-    def of(cls, config: FineTuningConfig) -> Split:
-        return cls(config.batch_size, config.batch_size * config.max_length)
+    def of(cls, config: FineTuningConfig, device: torch.device) -> Split:
+        """What the configuration allows; on a CPU, no more than fills its matrix units (see `bench/`)."""
+        max_tokens = config.batch_size * config.max_length
+        return cls(config.batch_size, min(max_tokens, MAX_CPU_TOKENS) if device.type == "cpu" else max_tokens)
 
 
-def micro_batches(examples: Sequence[Example], split: Split) -> Iterator[Sequence[Example]]:
-    """The examples by length, longest first: little padding, and too little memory shows at once."""
-    ordered = sorted(examples, key=lambda example: (len(example.input_ids), len(example.labels)), reverse=True)
+def micro_batches(
+    items: Sequence[Learnable], split: Split, *, is_joined: bool = False
+) -> Iterator[Sequence[Learnable]]:
+    """The items by length, longest first: little padding, and too little memory shows at once."""
+    ordered = sorted(items, key=_lengths, reverse=True)
     start = 0
     while start < len(ordered):
-        longest = max(len(ordered[start].input_ids), len(ordered[start].labels), 1)
-        size = max(1, min(split.max_examples, split.max_tokens // longest))
+        size = _num_joined(ordered[start:], split) if is_joined else _num_padded(ordered[start], split)
         yield ordered[start : start + size]
         start += size
+
+
+def _lengths(item: Learnable) -> list[tuple[int, int]]:
+    return sorted(((len(one.input_ids), len(one.labels)) for one in sequences(item)), reverse=True)
+
+
+def _num_padded(longest: Learnable, split: Split) -> int:
+    num_examples = min(split.max_examples, split.max_tokens // max(length_of(longest), 1))
+    return max(1, num_examples // len(sequences(longest)))
+
+
+def _num_joined(items: Sequence[Learnable], split: Split) -> int:
+    ends = list(accumulate(sum(len(one.input_ids) for one in sequences(item)) for item in items))
+    return max(1, bisect_right(ends, split.max_tokens))
 
 
 def collate(examples: Sequence[Example], decoder_start: int | None) -> Batch:
@@ -147,7 +193,27 @@ def collate(examples: Sequence[Example], decoder_start: int | None) -> Batch:
         inputs["decoder_input_ids"] = shifted.masked_fill(shifted == MASKED, 0)
     positions = (wanted.flatten() != MASKED).nonzero().squeeze(1)
     num_tokens = int(lengths.sum()) + (0 if decoder_start is None else int((labels != MASKED).sum()))
-    return Batch(inputs, positions, wanted.flatten()[positions], num_tokens)
+    owners = positions // wanted.shape[1]
+    return Batch(inputs, positions, wanted.flatten()[positions], owners, num_tokens, len(examples))
+
+
+def join(examples: Sequence[Example]) -> Batch:
+    """Examples of a causal model end to end in one row: positions start again with each, and `cu_seq_lens` name the
+    bounds (sequences + 1) by which attention keeps them apart."""
+    lengths = torch.tensor([len(example.input_ids) for example in examples])
+    ends = lengths.cumsum(0)
+    tokens = torch.tensor([token for example in examples for token in example.input_ids])
+    wanted = torch.tensor([label for example in examples for label in (*example.labels[1:], MASKED)])
+    positions = (wanted != MASKED).nonzero().squeeze(1)
+    bounds = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)  # as kernels for variable lengths want them
+    inputs = {
+        "input_ids": tokens[None],
+        "position_ids": (torch.arange(len(tokens)) - (ends - lengths).repeat_interleave(lengths))[None],
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+    }
+    owners = torch.arange(len(lengths)).repeat_interleave(lengths)[positions]
+    return Batch(inputs, positions, wanted[positions], owners, len(tokens), len(examples))
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
