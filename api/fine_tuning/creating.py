@@ -10,7 +10,7 @@ from api.creation import Created
 from api.fine_tuning.schemas import SetupAnswer, SetupRequest, TrainAnswer, TrainRequest, config_of
 from api.validation import validated
 from shared.base_models import check_allowed
-from shared.errors import InvalidRequest, NoDocuments, SetupFailed
+from shared.errors import InvalidRequest, NoDocuments, NothingToLearn, SetupFailed
 from shared.models import Job
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
@@ -50,6 +50,7 @@ def create_training(session: Session, project: str, request: TrainRequest) -> Cr
         )
     inherited = {"model_name": made.config.model_name, "max_length": made.config.max_length}
     config = FineTuningConfig.model_validate({**inherited, **config_of(request)})
+    _check_method(setup, config)
     job = _create_training(session, setup, request.adapter or made.adapter, config)
     return Created(TrainAnswer(job_id=job.id, status=job.status), job)
 
@@ -62,6 +63,16 @@ def check_model(name: str, settings: Settings) -> str:
 def _create_training(session: Session, setup: Job, adapter: str, config: FineTuningConfig) -> Job:
     parameters = {"setup_job_id": setup.id, "adapter": adapter, "config": config.model_dump(mode="json")}
     return JobRepository(session).create(setup.project_id, "training", parameters, waits_for=setup.id)
+
+
+def _check_method(setup: Job, config: FineTuningConfig) -> None:
+    """Raises `NothingToLearn` if the setup is done and holds nothing for this method; while it runs, nobody knows."""
+    if config.method.type == "dpo" and setup.result is not None and not setup.result.get("preference_pairs"):
+        raise NothingToLearn(
+            "DPO learns from preferences and this setup's documents hold none; upload jsonl lines with 'prompt', "
+            "'chosen' and 'rejected' and make another setup, or choose the method 'supervised'.",
+            param="method",
+        )
 
 
 def _document_ids(session: Session, project: str, wanted: Sequence[str] | None) -> list[str]:

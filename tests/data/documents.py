@@ -11,6 +11,7 @@ from pypdf import PdfReader, PdfWriter
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate
 
+from worker.base_models.formats import Message, Preference
 from worker.data.examples import SourceDocument
 from worker.data.texts import ExtractedText, Section
 
@@ -113,3 +114,16 @@ def pairs_document(name: str, *pairs: tuple[str, str]) -> SourceDocument:
         ({"role": "user", "content": asked}, {"role": "assistant", "content": answered}) for asked, answered in pairs
     )
     return SourceDocument(f"file-{name}", f"sha-{name}", name, ExtractedText(conversations=conversations))
+
+
+def preferences_document(name: str, *compared: tuple[str | list[Message], str, str]) -> SourceDocument:
+    """Of (prompt, chosen, rejected); a prompt is a question or messages."""
+    preferences = tuple(
+        Preference(
+            prompt=[{"role": "user", "content": asked}] if isinstance(asked, str) else asked,
+            chosen=chosen,
+            rejected=rejected,
+        )
+        for asked, chosen, rejected in compared
+    )
+    return SourceDocument(f"file-{name}", f"sha-{name}", name, ExtractedText(preferences=preferences))

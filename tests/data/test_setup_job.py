@@ -12,7 +12,7 @@ from transformers import GPT2Config
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.document_kinds import kind_of
-from shared.errors import BaseModelNotFound, DocumentNotFound, NoDocuments, Superseded
+from shared.errors import BaseModelNotFound, DocumentNotFound, NoDocuments, NothingToLearn, Superseded
 from shared.ids import new_id
 from shared.models import DEFAULT_PROJECT, Document, Job
 from shared.repositories.datasets import DatasetRepository
@@ -184,6 +184,26 @@ def test_an_attempt_that_lost_its_claim_leaves_no_dataset(site: Site, tmp_path: 
         run_setup(CancelledAtTheEnd(job.database, job.claim), site.settings, site.storage)
     assert site.job(job).status == "cancelled"
     assert not list((site.storage.root / "datasets").iterdir())
+
+
+def test_dpo_is_refused_at_setup_if_no_document_holds_preferences(site: Site, tmp_path: Path) -> None:
+    site.upload(make.write_docx(tmp_path / "a.docx"))
+    with pytest.raises(NothingToLearn, match="DPO learns from preferences and the documents hold none"):
+        site.run(site.claim(config={"method": {"type": "dpo"}}))
+    assert not list((site.storage.root / "datasets").iterdir())
+
+
+def test_what_a_method_leaves_out_is_said_at_setup(site: Site, tmp_path: Path) -> None:
+    lines = [{"prompt": f"{n}?", "chosen": f"It is {n}.", "rejected": f"Not {n}."} for n in range(8)]
+    jsonl = "\n".join(json.dumps(line) for line in [*lines, {"text": "Some text."}, {"text": "More text."}])
+    site.upload(make.write(tmp_path / "a.jsonl", jsonl))
+    for method, said in (
+        ({"type": "supervised"}, "Supervised training learns the preferred answers of the 8 preference pairs"),
+        ({"type": "dpo"}, "DPO learns from the preference pairs alone: 2 other examples are left out"),
+    ):
+        job = site.claim(config={"method": method})
+        assert site.run(job)["preference_pairs"] == 8
+        assert [message for message in site.messages(job) if message.startswith(said)]
 
 
 def test_a_setup_that_is_stopped_goes_on_where_it_was(site: Site, tmp_path: Path) -> None:

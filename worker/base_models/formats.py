@@ -33,6 +33,14 @@ class Message(TypedDict):
     weight: NotRequired[int]
 
 
+class Preference(TypedDict):
+    """Two answers to the same turns, the first of them preferred."""
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+
+
 @dataclass(frozen=True)
 class Example:
     """One item to learn. Causal: `labels` is as long as `input_ids`, with `MASKED` where nothing is learned.
@@ -46,6 +54,22 @@ class Example:
     def num_supervised(self) -> int:
         """Labels that are not masked. (A causal model has nothing to predict its first token from.)"""
         return sum(label != MASKED for label in self.labels)
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A preferred answer and another one to the same prompt; in each nothing but the answer is labelled."""
+
+    chosen: Example
+    rejected: Example
+
+
+Learnable = Example | PreferencePair  # an item of a dataset
+
+
+def sequences(item: Learnable) -> tuple[Example, ...]:
+    """What a model reads of an item."""
+    return (item.chosen, item.rejected) if isinstance(item, PreferencePair) else (item,)
 
 
 def format_of(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
@@ -97,6 +121,19 @@ def encode_conversation(
         tokens += segment
         labels += segment if is_learned else [MASKED] * len(segment)
     return [_cut(tokens, labels, max_length)]
+
+
+def encode_preference(
+    style: PromptFormat, tokenizer: PreTrainedTokenizerBase, preference: Preference, max_length: int
+) -> PreferencePair:
+    """Both conversations, as `encode_conversation` makes them of a prompt and its only learned answer."""
+    context = [Message(role=turn["role"], content=turn["content"], weight=0) for turn in preference["prompt"]]
+
+    def encoded(answer: str) -> Example:
+        turns = [*context, Message(role="assistant", content=answer)]
+        return encode_conversation(style, tokenizer, turns, max_length)[0]
+
+    return PreferencePair(encoded(preference["chosen"]), encoded(preference["rejected"]))
 
 
 def encode_text(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamples
 from shared.storage import disk_errors
-from worker.base_models.formats import MASKED, Example, PromptFormat
+from worker.base_models.formats import Example, Learnable, PreferencePair, PromptFormat, sequences
 from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
-from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, document_to_cut, split
+from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, document_to_cut, of_kind, split
 from worker.data.texts import EXTRACTOR_VERSION
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ FORMAT_VERSION = 1  # raise it when the same documents would give other examples
 @dataclass(frozen=True)
 class Statistics:
     """What a dataset holds. `tokens` counts what the model reads (and, for text2text, writes); `supervised_share`
-    is the part of them that is learned; dropped examples had nothing to learn, duplicates were there before."""
+    is the part of them that is learned; dropped examples had nothing to learn, duplicates were there before.
+    Preference pairs are examples too, and their tokens are those of both sides."""
 
     documents: int
     validation_documents: int
@@ -38,6 +39,7 @@ class Statistics:
     truncated_examples: int
     dropped_examples: int
     duplicate_examples: int
+    preference_pairs: int
     prompt_format: str
 
 
@@ -102,8 +104,8 @@ def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetO
         (folder / "dataset.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[list[Example], list[Example]]:
-    """(training, validation) examples of a saved dataset; validation may be empty."""
+def load(folder: Path) -> tuple[list[Learnable], list[Learnable]]:
+    """(training, validation) examples and preference pairs of a saved dataset; validation may be empty."""
     from datasets import load_from_disk
 
     if not (folder / "dataset.json").is_file():
@@ -117,7 +119,9 @@ def _encode(
 ) -> list[DocumentItems]:
     """Every document's examples. One that will be cut in two is chunked without overlap."""
     made = [DocumentItems(one, encoder.items_of(one, options.chunk_overlap)) for one in documents]
-    cut = document_to_cut(_learnable(made, encoder)) if options.chunk_overlap and options.validation_split else None
+    if not (options.chunk_overlap and options.validation_split):
+        return made
+    cut = document_to_cut(of_kind(_learnable(made, encoder), Example))
     if cut is None:
         return made
     return [
@@ -141,23 +145,25 @@ def _statistics(
     validation: Sequence[Item],
     style: PromptFormat,
 ) -> Statistics:
-    examples = [item.example for item in (*train, *validation)]
+    items = [item.example for item in (*train, *validation)]
+    read = [one for item in items for one in sequences(item)]
     num_made, num_usable = (sum(len(one.items) for one in documents) for documents in (made, usable))
-    num_written = sum(len(one.labels) for one in examples) if style is PromptFormat.TEXT2TEXT else 0
-    num_tokens = sum(len(one.input_ids) for one in examples) + num_written
-    num_supervised = sum(label != MASKED for one in examples for label in one.labels)
+    num_written = sum(len(one.labels) for one in read) if style is PromptFormat.TEXT2TEXT else 0
+    num_tokens = sum(len(one.input_ids) for one in read) + num_written
+    num_supervised = sum(one.num_supervised for one in read)
     return Statistics(
         documents=len(made),
         validation_documents=len({item.document_id for item in validation}),
         chunks=num_made,
-        examples=len(examples),
+        examples=len(items),
         train_examples=len(train),
         validation_examples=len(validation),
         tokens=num_tokens,
         supervised_share=round(num_supervised / num_tokens, 4),
-        truncated_examples=sum(one.is_truncated for one in examples),
+        truncated_examples=sum(any(one.is_truncated for one in sequences(item)) for item in items),
         dropped_examples=num_made - num_usable,
-        duplicate_examples=num_usable - len(examples),
+        duplicate_examples=num_usable - len(items),
+        preference_pairs=sum(isinstance(item, PreferencePair) for item in items),
         prompt_format=style.value,
     )
 
@@ -197,15 +203,27 @@ def _arrow(items: Sequence[Item]) -> Any:
         document_id=Value("string"),
         chunk=Value("int32"),
     )
+    read = [sequences(item.example) for item in items]
     columns = {
-        "input_ids": [item.example.input_ids for item in items],
-        "labels": [item.example.labels for item in items],
+        "input_ids": [first.input_ids for first, *_ in read],
+        "labels": [first.labels for first, *_ in read],
         "document_id": [item.document_id for item in items],
         "chunk": [item.chunk for item in items],
     }
+    if any(rejected for _, *rejected in read):  # null where a row is no preference pair
+        for name in ("input_ids", "labels"):
+            features[f"rejected_{name}"] = List(Value("int32"))
+            columns[f"rejected_{name}"] = [getattr(one[1], name) if len(one) > 1 else None for one in read]
     return Dataset.from_dict(columns, features=features)
 
 
-def _examples(part: Any) -> list[Example]:
+def _examples(part: Any) -> list[Learnable]:
     columns = part[:]
-    return [Example(*pair) for pair in zip(columns["input_ids"], columns["labels"], strict=True)]
+    firsts = [Example(*row) for row in zip(columns["input_ids"], columns["labels"], strict=True)]
+    if "rejected_input_ids" not in columns:
+        return list(firsts)
+    seconds = zip(columns["rejected_input_ids"], columns["rejected_labels"], strict=True)
+    return [
+        first if tokens is None else PreferencePair(first, Example(tokens, labels))
+        for first, (tokens, labels) in zip(firsts, seconds, strict=True)
+    ]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from shared.errors import DatasetError
-from worker.base_models.formats import MASKED, Example, Message, PromptFormat, encode_conversation, encode_text
+from worker.base_models.formats import (
+    MASKED,
+    Example,
+    Learnable,
+    Message,
+    Preference,
+    PreferencePair,
+    PromptFormat,
+    encode_conversation,
+    encode_preference,
+    encode_text,
+    sequences,
+)
 from worker.data.chunking import Chunk, CountTokens, chunk_text
 from worker.data.texts import ExtractedText
 
@@ -43,9 +56,9 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class Item:
-    """An example and where it came from: `chunk` counts from 0 within the document."""
+    """An example, or a pair of them, and where it came from: `chunk` counts from 0 within the document."""
 
-    example: Example
+    example: Learnable
     document_id: str
     chunk: int
 
@@ -61,17 +74,25 @@ class ExampleEncoder:
         self._size_for = lru_cache(maxsize=1024)(self._compute_size)
 
     def items_of(self, document: SourceDocument, overlap: int) -> list[Item]:
-        """Its chunks, then its conversations. Some may have nothing to learn: see `is_learnable`."""
+        """Its chunks, then its conversations, then its preferences. Some may have nothing to learn: see
+        `is_learnable`."""
         chunks = chunk_text(document.text, self._count, self._size_for, overlap)
-        examples = [example for chunk in chunks for example in self._of_chunk(chunk, document.title)]
+        examples: list[Learnable] = [one for chunk in chunks for one in self._of_chunk(chunk, document.title)]
         for number, conversation in enumerate(document.text.conversations, start=1):
-            examples += self._of_conversation(conversation, f"conversation {number} of '{document.title}'")
+            with _refusals(f"conversation {number} of '{document.title}'"):
+                examples += self._of_conversation(conversation)
+        for number, preference in enumerate(document.text.preferences, start=1):
+            with _refusals(f"preference {number} of '{document.title}'"):
+                examples.append(self._of_preference(preference))
         return [Item(example, document.id, index) for index, example in enumerate(examples)]
 
-    def is_learnable(self, example: Example) -> bool:
-        """Whether any label counts; a causal model never predicts its first token."""
+    def is_learnable(self, item: Learnable) -> bool:
+        """Whether any label counts, in a pair on both sides, and the sides differ (cut short, they may not). A causal
+        model never predicts its first token."""
+        if isinstance(item, PreferencePair) and item.chosen.labels == item.rejected.labels:
+            return False
         first = 0 if self._style is PromptFormat.TEXT2TEXT else 1
-        return any(label != MASKED for label in example.labels[first:])
+        return all(any(label != MASKED for label in one.labels[first:]) for one in sequences(item))
 
     def _of_chunk(self, chunk: Chunk, title: str) -> list[Example]:
         heading = self._short(chunk.heading)
@@ -83,15 +104,11 @@ class ExampleEncoder:
         is_asked = self._style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)
         return text if is_asked or not heading else f"{heading}\n\n{text}"
 
-    def _of_conversation(self, conversation: Sequence[Message], place: str) -> list[Example]:
-        from jinja2.exceptions import TemplateError
+    def _of_conversation(self, conversation: Sequence[Message]) -> list[Example]:
+        return encode_conversation(self._style, self._tokenizer, conversation, self._options.max_length)
 
-        try:
-            return encode_conversation(self._style, self._tokenizer, conversation, self._options.max_length)
-        except TemplateError as error:
-            raise DatasetError(
-                f"The base model's chat template refuses {place}: {error}. Most want user and assistant in turn."
-            ) from error
+    def _of_preference(self, preference: Preference) -> PreferencePair:
+        return encode_preference(self._style, self._tokenizer, preference, self._options.max_length)
 
     def _compute_size(self, heading: str) -> int:
         """Most tokens of a chunk under this heading, so that the whole example fits into `max_length`."""
@@ -105,6 +122,19 @@ class ExampleEncoder:
         most = self._options.max_length // 4
         candidates = (heading, heading.rpartition(" > ")[2])
         return next((one for one in candidates if self._count(one) <= most), "")
+
+
+@contextmanager
+def _refusals(place: str) -> Iterator[None]:
+    """Names what a chat template refuses."""
+    from jinja2.exceptions import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        raise DatasetError(
+            f"The base model's chat template refuses {place}: {error}. Most want user and assistant in turn."
+        ) from error
 
 
 def token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:

@@ -27,6 +27,7 @@ from worker.base_models.loading import load_config, load_tokenizer
 from worker.data.dataset import BuiltDataset, build, save
 from worker.data.examples import DatasetOptions, SourceDocument
 from worker.data.extraction import ExtractionLimits, extract
+from worker.data.methods import lessons_of
 from worker.data.pipeline import failure, require_some, title_of
 from worker.data.text_cache import TextCache
 from worker.data.texts import ExtractedText
@@ -58,8 +59,17 @@ def run_setup(
     options = options_of(parameters, config)
     job.log(f"Building the dataset from {len(read.sources)} documents for {model} ({style.value})")
     dataset = build(read.sources, tokenizer, style, options)
+    _check_method(job, dataset, parameters)
     dataset_id = _publish(dataset, storage, model, options)
     _record(job, storage, dataset, dataset_id, model, read)
+
+
+def _check_method(job: ClaimedJob, dataset: BuiltDataset, parameters: SetupParameters) -> None:
+    """Raises now what the training would raise; says what it will not learn."""
+    train, validation = ([item.example for item in items] for items in (dataset.train, dataset.validation))
+    lessons = lessons_of(train, validation, parameters.config.method)
+    if lessons.note:
+        job.log(lessons.note)
 
 
 def options_of(parameters: SetupParameters, config: PretrainedConfig) -> DatasetOptions:

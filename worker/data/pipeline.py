@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shared.document_kinds import KIND_BY_ENDING, kind_of
 from shared.errors import CorruptDocument, DocumentError, EmptyDocument, NoDocuments
 from shared.storage import sha256_of
-from worker.base_models.formats import Example, PromptFormat
+from worker.base_models.formats import Learnable, PromptFormat
 from worker.data.cleaning import tidy
 from worker.data.dataset import build
 from worker.data.examples import DatasetOptions, SourceDocument
@@ -34,7 +34,7 @@ def examples_from(
     style: PromptFormat,
     options: DatasetOptions,
     limits: ExtractionLimits | None = None,
-) -> tuple[list[Example], list[Example], dict[str, Any]]:
+) -> tuple[list[Learnable], list[Learnable], dict[str, Any]]:
     """(training, validation, statistics) of texts or paths; a string that names an existing file is a path.
 
     A document that cannot be read is left out, logged, and listed in the statistics under `failed_documents`;

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from worker.base_models.formats import Example, Learnable, PreferencePair, sequences
 from worker.data.examples import DatasetOptions, Item, SourceDocument
 
 MIN_TRAIN_EXAMPLES = 2  # fewer teach nothing that could be told from noise; validation never takes these
+
+T = TypeVar("T")
+Key = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -23,19 +28,26 @@ def split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[
     """(training, validation). Equal examples are kept once, and on the side of validation if they are on both.
 
     Whole documents are held out, chosen by a hash of seed and content. Where there is but one to choose, it is cut:
-    its last examples are held out (it must have been chunked without overlap).
+    its last examples are held out (it must have been chunked without overlap). Preference pairs are split apart from
+    the other examples, so that those who learn from nothing else have some to be measured on.
     """
-    cut = document_to_cut(documents)
-    if cut is not None:
-        train, validation = _cut(cut.items, options.validation_split)
-        train = [item for one in documents if one is not cut for item in one.items] + train
-    else:
-        held_out = {one.document.id for one in choose_documents(documents, options)}
-        train = [item for one in documents if one.document.id not in held_out for item in one.items]
-        validation = [item for one in documents if one.document.id in held_out for item in one.items]
-    seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-    validation = _unseen(validation, seen)
-    return _unseen(train, seen), validation
+    halves = [_split(of_kind(documents, kind), options) for kind in (Example, PreferencePair)]
+    seen: set[Key] = set()
+    validation = unseen([item for _, held_out in halves for item in held_out], _key_of_item, seen)
+    return unseen([item for train, _ in halves for item in train], _key_of_item, seen), validation
+
+
+def of_kind(documents: Sequence[DocumentItems], kind: type[Learnable]) -> list[DocumentItems]:
+    """The documents with their items of this kind, those without any left out."""
+    kept = (
+        DocumentItems(one.document, [item for item in one.items if isinstance(item.example, kind)]) for one in documents
+    )
+    return [one for one in kept if one.items]
+
+
+def key_of(learnable: Learnable) -> Key:
+    """Equal for what a model reads and learns in the same way."""
+    return tuple((tuple(one.input_ids), tuple(one.labels)) for one in sequences(learnable))
 
 
 def document_to_cut(documents: Sequence[DocumentItems]) -> DocumentItems | None:
@@ -65,6 +77,26 @@ def choose_documents(documents: Sequence[DocumentItems], options: DatasetOptions
     return chosen
 
 
+def unseen(items: Iterable[T], key: Callable[[T], Key], seen: set[Key]) -> list[T]:
+    """The items whose key is new, each once; `seen` learns their keys."""
+    kept = []
+    for item in items:
+        if key(item) not in seen:
+            seen.add(key(item))
+            kept.append(item)
+    return kept
+
+
+def _split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[list[Item], list[Item]]:
+    cut = document_to_cut(documents)
+    if cut is not None:
+        train, validation = _cut(cut.items, options.validation_split)
+        return [item for one in documents if one is not cut for item in one.items] + train, validation
+    held_out = {one.document.id for one in choose_documents(documents, options)}
+    train = [item for one in documents if one.document.id not in held_out for item in one.items]
+    return train, [item for one in documents if one.document.id in held_out for item in one.items]
+
+
 def _cut(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     wanted = max(1, round(share * len(items))) if share else 0
     first = max(len(items) - wanted, min(MIN_TRAIN_EXAMPLES, len(items)))
@@ -75,11 +107,5 @@ def _rank(one: DocumentItems, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{one.document.sha256}".encode()).hexdigest()
 
 
-def _unseen(items: Iterable[Item], seen: set[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Item]:
-    kept = []
-    for item in items:
-        key = (tuple(item.example.input_ids), tuple(item.example.labels))
-        if key not in seen:
-            seen.add(key)
-            kept.append(item)
-    return kept
+def _key_of_item(item: Item) -> Key:
+    return key_of(item.example)

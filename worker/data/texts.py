@@ -1,4 +1,4 @@
-"""What extraction finds in a document: sections of running text, or conversations."""
+"""What extraction finds in a document: sections of running text, conversations, or preferences between answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.base_models.formats import Message
+from worker.base_models.formats import Message, Preference
 
-EXTRACTOR_VERSION = 1  # raise it when the same file would give another text; kept texts are then read anew
+EXTRACTOR_VERSION = 2  # raise it when the same file would give another text; kept texts are then read anew
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class ExtractedText:
     sections: tuple[Section, ...] = ()
     conversations: tuple[tuple[Message, ...], ...] = ()
     is_markdown: bool = False
+    preferences: tuple[Preference, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.sections or self.conversations or self.preferences)
 
     def to_json(self) -> str:
         return json.dumps(
@@ -36,6 +41,7 @@ class ExtractedText:
                 "sections": [[one.text, one.heading, one.page, one.is_record] for one in self.sections],
                 "conversations": self.conversations,
                 "is_markdown": self.is_markdown,
+                "preferences": self.preferences,
             },
             ensure_ascii=False,
         )
@@ -48,6 +54,7 @@ class ExtractedText:
             tuple(Section(*one) for one in values["sections"]),
             tuple(tuple(one) for one in values["conversations"]),
             bool(values["is_markdown"]),
+            tuple(values["preferences"]),
         )
 
 

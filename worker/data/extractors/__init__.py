@@ -32,6 +32,6 @@ def extract_here(kind: str, path: Path) -> ExtractedText:
     with path.open("rb") as file:
         check_content(kind, file.read(2 * HEAD_BYTES))
     text = EXTRACTOR_BY_KIND[kind](path)
-    if not text.sections and not text.conversations:
+    if text.is_empty:
         raise EmptyDocument()
     return text

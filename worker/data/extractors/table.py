@@ -1,18 +1,20 @@
-"""CSV: questions with answers, texts, or rows of named values."""
+"""CSV: questions with answers, preferences between two answers, texts, or rows of named values."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from shared.errors import CorruptDocument
+from worker.base_models.formats import Message, Preference
 from worker.data.cleaning import decode, tidy_markup
 from worker.data.extractors.jsonl import PAIRS, exchange
 from worker.data.texts import ExtractedText, Section
 
 DELIMITERS = ",;\t|"
+COMPARED = ("prompt", "chosen", "rejected")
 Row = dict[str, str]
 Fill = Callable[[Iterator[tuple[int, Row]]], ExtractedText]
 
@@ -50,6 +52,8 @@ def _rows(reader: Iterator[list[str]], columns: list[str]) -> Iterator[tuple[int
 
 
 def _meaning_of(columns: list[str]) -> Fill:
+    if all(name in columns for name in COMPARED):
+        return _preferences
     for asked, answered in PAIRS:
         if asked in columns and answered in columns:
             return lambda rows: _exchanges(rows, asked, answered)
@@ -59,12 +63,25 @@ def _meaning_of(columns: list[str]) -> Fill:
 def _exchanges(rows: Iterator[tuple[int, Row]], asked: str, answered: str) -> ExtractedText:
     conversations = []
     for number, row in rows:
-        for name in (asked, answered):
-            if not row[name]:
-                raise CorruptDocument(f"Line {number}: '{name}' is empty.")
+        _require(row, number, (asked, answered))
         context = row.get("input", "") if asked == "instruction" else ""
         conversations.append(exchange(row[asked], row[answered], context))
     return ExtractedText(conversations=tuple(conversations))
+
+
+def _preferences(rows: Iterator[tuple[int, Row]]) -> ExtractedText:
+    preferences = []
+    for number, row in rows:
+        _require(row, number, COMPARED)
+        prompt = [Message(role="user", content=row["prompt"])]
+        preferences.append(Preference(prompt=prompt, chosen=row["chosen"], rejected=row["rejected"]))
+    return ExtractedText(preferences=tuple(preferences))
+
+
+def _require(row: Row, number: int, names: Sequence[str]) -> None:
+    for name in names:
+        if not row[name]:
+            raise CorruptDocument(f"Line {number}: '{name}' is empty.")
 
 
 def _texts(rows: Iterator[tuple[int, Row]]) -> ExtractedText:
