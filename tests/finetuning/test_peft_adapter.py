@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 
 from shared.errors import InvalidRequest
+from shared.training_config import Quantization
 from tests.tiny_models import make_model
 from worker.adapter_files import check_files
 from worker.base_models.formats import Message, PromptFormat, encode_prompt
@@ -71,6 +72,31 @@ def test_texts_and_paths_are_learned_and_the_saved_folder_answers_alike(tiny_fol
         input_ids=tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False, pad_token_id=0
     )
     assert str(other.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)).strip() == answer
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
+def test_an_adapter_of_a_quantized_base_answers_and_learns_on_after_loading(
+    quantization: Quantization, tiny_folder: Path, tmp_path: Path
+) -> None:
+    config = FineTuningConfig(
+        model_name=str(tiny_folder), num_epochs=4, learning_rate=1e-2, max_length=96, batch_size=4,
+        gradient_accumulation_steps=1, quantization=quantization,
+    )  # fmt: skip
+    manager = PEFTAdapterManager(config)
+    assert manager.setup_fine_tuning_pipeline(DOCUMENTS[:4])
+    first = manager.train_model()
+    manager.save_model(tmp_path / "adapter")
+    answer = manager.generate_response("What is it?", max_new_tokens=8)
+
+    other = PEFTAdapterManager(config)
+    other.load_model(tmp_path / "adapter")
+    assert other.generate_response("What is it?", max_new_tokens=8) == answer
+    assert other.setup_fine_tuning_pipeline(DOCUMENTS[:4])
+    second = other.train_model()
+    assert first.train_loss is not None
+    assert second.train_loss is not None
+    assert second.train_loss < first.train_loss
+    other.save_model(tmp_path / "adapter")
 
 
 def test_nothing_to_learn_is_false_and_not_an_exception(tiny_folder: Path) -> None:

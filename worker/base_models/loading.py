@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.request import getproxies
 
 from shared.base_models import DEMO_MODEL, is_path
 from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
+from worker.base_models.quantization import load_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -64,17 +66,19 @@ def load_model(
     """A causal or seq2seq model in `dtype` (default: fp32) on the CPU, or on the GPU when quantized there.
 
     Safetensors where the model has them; DialoGPT's repository, for one, has none, and torch then reads the older
-    format with nothing but tensors allowed in it. Raises an error of the `BaseModelError` branch.
+    format with nothing but tensors allowed in it. Raises an error of the `BaseModelError` branch, and `InvalidRequest`
+    if it is to be quantized where bitsandbytes is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_config(name, cache_dir)
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    quantized: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _bitsandbytes(quantization)}
-    model: PreTrainedModel = _load(
-        loader.from_pretrained, name, cache_dir, config=config, dtype=dtype or torch.float32, **quantized
-    )
+    dtype = dtype or torch.float32
+    load = partial(_load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype)
+    if quantization != "none":
+        return load_quantized(load, quantization, dtype)
+    model: PreTrainedModel = load()
     return model
 
 
@@ -112,20 +116,6 @@ def _offline(name: str) -> BaseModelOffline:
     return BaseModelOffline(
         f"The base model '{name}' is not on disk and the hub cannot be reached; connect once, or copy the model "
         "into a folder, allow that folder in FINETUNED_ALLOWED_MODELS and name it, or use 'demo'."
-    )
-
-
-def _bitsandbytes(quantization: Quantization) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
+from shared.errors import InvalidRequest
 from worker.finetuning.targets import find_target_modules, has_conv1d
 
 if TYPE_CHECKING:
@@ -18,23 +20,35 @@ if TYPE_CHECKING:
 
 
 def frozen_dtype() -> torch.dtype:
-    """Precision of the frozen weights: bf16 where a GPU computes in it, else fp32. LoRA's own stay fp32."""
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    """Precision of the frozen weights on the device at hand. LoRA's own stay fp32."""
+    return precision_of(torch.cuda.get_device_capability() if torch.cuda.is_available() else None)
+
+
+def precision_of(capability: tuple[int, int] | None) -> torch.dtype:
+    """bf16 on a GPU that computes in it (compute capability 8.0 or later), else fp32; None stands for the CPU.
+
+    Older GPUs and most CPUs only emulate bf16, slower than fp32. Never fp16: T5's activations overflow in it, and no
+    model trains in it without loss scaling.
+    """
+    return torch.bfloat16 if capability is not None and capability >= (8, 0) else torch.float32
 
 
 def add_lora(model: PreTrainedModel, config: FineTuningConfig) -> PeftModel:
     """The model with fresh LoRA layers, the only ones that learn; they change nothing until they are trained.
 
-    Reproducible by `config.seed`. Raises `TargetModulesNotFound`.
+    Reproducible by `config.seed`. Raises `TargetModulesNotFound` and `InvalidRequest`. A quantized model needs no more
+    than that: PEFT's `prepare_model_for_kbit_training` would double embeddings, norms and head to fp32 and ask for
+    gradients of the input, which only re-entrant checkpointing needs.
     """
+    _check_dora(model, config.use_dora)
     targets = find_target_modules(model, config.target_modules)
-    if config.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
         task_type=TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM,
         fan_in_fan_out=has_conv1d(model),
     )
@@ -57,6 +71,28 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def lora_targets(model: PeftModel, adapter: str = "default") -> list[str]:
-    """Paths of the adapted layers, as they stand in the names of saved weights."""
-    return [path for path, module in model.named_modules() if adapter in getattr(module, "lora_A", {})]
+def load_lora(model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """The model with an adapter that `add_lora` made and training changed, ready to answer and to train on."""
+    _check_dora(model, bool(getattr(PeftConfig.from_pretrained(str(folder)), "use_dora", False)))
+    with quiet_peft():
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def _check_dora(model: PreTrainedModel, use_dora: bool) -> None:
+    """The configuration refuses this too, but an adapter or a base model may bring it along."""
+    if use_dora and getattr(model, "is_loaded_in_8bit", False):
+        raise InvalidRequest(
+            "DoRA does not work on a base model in 8 bits, whose scales PEFT loses; take 4 bits or no quantization.",
+            param="quantization",
+        )
+
+
+def saved_names(model: PeftModel, adapter: str = "default") -> set[str]:
+    """Names of the weights that a saved adapter holds: LoRA's A and B of each layer, and DoRA's magnitudes."""
+    names = set()
+    for path, module in model.named_modules():
+        if adapter in getattr(module, "lora_A", {}):
+            names |= {f"{path}.lora_A.weight", f"{path}.lora_B.weight"}
+        if adapter in getattr(module, "lora_magnitude_vector", {}):
+            names.add(f"{path}.lora_magnitude_vector")
+    return names

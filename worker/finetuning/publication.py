@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from shared.errors import AdapterBroken, PublicationRefused
 from worker.adapter_files import MANIFEST, WEIGHTS, Manifest, check_files, list_files
-from worker.base_models.formats import Example
+from worker.base_models.formats import Example, Learnable, sequences
 from worker.finetuning.batches import collate
 from worker.finetuning.checkpoints import writing
-from worker.finetuning.lora import lora_targets, quiet_peft
+from worker.finetuning.lora import quiet_peft, saved_names
 from worker.finetuning.reports import TrainingOutcome
 
 _RELOADED = "reloaded"
@@ -38,7 +38,7 @@ class Lineage:
 
 
 def metrics_of(outcome: TrainingOutcome) -> dict[str, Any]:
-    """The numbers that a version carries; losses are means over supervised tokens, in nats."""
+    """The numbers that a version carries; losses are means over supervised tokens, in nats (with DPO, over pairs)."""
     base, final = outcome.base, outcome.final
     return {
         "train_loss": outcome.train_loss,
@@ -50,6 +50,11 @@ def metrics_of(outcome: TrainingOutcome) -> dict[str, Any]:
         "trained_tokens": outcome.num_tokens,
         "supervised_tokens": outcome.num_supervised_tokens,
         "seconds": round(outcome.seconds, 3),
+        "best_step": outcome.best.step if outcome.best else None,
+        "best_validation_loss": outcome.best.loss if outcome.best else None,
+        "stopped_early": outcome.is_stopped_early,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        **{f"validation_{name}": value for name, value in (final.details if final else {}).items()},
     }
 
 
@@ -78,22 +83,21 @@ def stage(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, li
     return manifest
 
 
-def verify(model: PeftModel, folder: Path, probe: Example) -> None:
+def verify(model: PeftModel, folder: Path, probe: Learnable) -> None:
     """Raises `PublicationRefused`, saying why, unless the staged files are whole, hold finite weights for every
     adapted layer, load as PEFT loads them, and answer `probe` as the trained model does and unlike the base."""
     try:
         check_files(folder)
     except AdapterBroken as error:
         raise _refused(f"its files are not what was written: {error.detail}") from error
-    _check_weights(load_file(folder / WEIGHTS), lora_targets(model))
-    _check_outputs(model, folder, probe)
+    _check_weights(load_file(folder / WEIGHTS), saved_names(model))
+    _check_outputs(model, folder, sequences(probe)[0])
 
 
-def _check_weights(tensors: dict[str, Tensor], targets: list[str]) -> None:
-    wanted = {f"{path}.{part}.weight" for path in targets for part in ("lora_A", "lora_B")}
+def _check_weights(tensors: dict[str, Tensor], wanted: set[str]) -> None:
     missing = sorted(wanted - tensors.keys())
     if missing or not wanted:
-        raise _refused(f"the file lacks the weights of {len(missing)} adapted layers, {missing[:1]} first")
+        raise _refused(f"the file lacks {len(missing)} of the adapted layers' weights, {missing[:1]} first")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise _refused("some weights are not finite numbers; lower learning_rate")
     if not any(bool(tensor.any()) for name, tensor in tensors.items() if ".lora_B." in name):
