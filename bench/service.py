@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.tables import publish, spread
@@ -21,8 +23,9 @@ OFFLINE = Shape(env={"HF_HUB_OFFLINE": "1"})
 QUICK = {"model": "demo", "num_epochs": 1, "batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 128}
 
 
-def main() -> None:
+def main(options: Sequence[str] = ()) -> None:
     """Prints a row a wait, in seconds, with its target."""
+    ArgumentParser(prog="python -m bench service", description=__doc__).parse_args(options)
     waits: dict[str, list[float]] = {"ready": [], "first_step": [], "first_answer": []}
     with tempfile.TemporaryDirectory(prefix="finetuned-bench-") as folder:
         for number in range(STARTS):

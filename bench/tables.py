@@ -18,15 +18,28 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": median(values), "max": max(values)}
 
 
-def publish(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], raw: dict[str, Any]) -> None:
-    """Prints the table and keeps it with the raw figures and the machine they were taken on."""
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+def publish(
+    name: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    raw: dict[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    accelerator: str | None = None,
+    is_kept: bool = True,
+) -> None:
+    """Prints the table, `notes` below it, and keeps it with the raw figures and the machine they were taken on."""
+    cores = f"{os.cpu_count()} cores" if accelerator is None else f"{accelerator}, {os.cpu_count()} cores"
+    machine = f"{cores}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     lines = [f"# {title}", "", f"On {machine}.", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
-    text = "\n".join(lines) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **raw}, indent=2) + "\n", encoding="utf-8")
+    text = "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
     print(text)
+    if is_kept:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+        figures = json.dumps({"machine": machine, **raw}, indent=2)
+        (RESULTS / f"{name}.json").write_text(figures + "\n", encoding="utf-8")
 
 
 def _line(cells: Sequence[str]) -> str:
