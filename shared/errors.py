@@ -33,6 +33,7 @@ FinetunedError                       500 internal_error
 │   ├── DiskFull                     507 disk_full
 │   ├── OutOfMemory                  507 out_of_memory
 │   ├── NonFiniteLoss                422 non_finite_loss
+│   ├── TrackerNotInstalled          422 tracker_not_installed
 │   ├── PublicationRefused           500 publication_refused
 │   ├── TrainerCrashed               500 trainer_crashed
 │   └── TrainerStalled               500 trainer_stalled
@@ -231,6 +232,11 @@ class OutOfMemory(TrainingError):
 class NonFiniteLoss(TrainingError):
     code, status = "non_finite_loss", 422
     cure = "The loss is not a finite number; lower learning_rate or check the data."
+
+
+class TrackerNotInstalled(TrainingError):
+    code, status = "tracker_not_installed", 422
+    cure = "A tracker is not installed on the training worker; install it there or leave it out of trackers."
 
 
 class PublicationRefused(TrainingError):

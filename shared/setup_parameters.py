@@ -32,4 +32,6 @@ class SetupParameters(BaseModel):
             raise ValueError("chunk_overlap must be at most half of chunk_size")
         if self.document_ids is not None and not self.document_ids:
             raise ValueError("document_ids must name documents; leave it out to take all")
+        if self.config.early_stopping_patience is not None and not self.validation_split:
+            raise ValueError("early_stopping_patience needs held-out examples; raise validation_split or leave it out")
         return self

@@ -38,6 +38,10 @@ class Storage:
         """The folder of a training job's checkpoints."""
         return self.root / "checkpoints" / job_id
 
+    def training_logs(self, job_id: str) -> Path:
+        """The folder of what a training job's trackers write to disk; they make it."""
+        return self.root / "training-logs" / job_id
+
     def version(self, version_id: str) -> Path:
         """The folder of a published adapter version; it never changes."""
         return self.root / "adapters" / version_id

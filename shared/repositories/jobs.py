@@ -16,11 +16,13 @@ from shared.models import Job, JobEvent
 
 ENDED = ("succeeded", "failed", "cancelled")
 HELD = ("running", "pausing")
+LACK_OF_MEMORY = "memory"  # the `cause` of a crash in its event's data
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on a job. `attempt` is the fencing token: it only grows."""
+    """The right to work on a job. `attempt` is the fencing token: it only grows. `num_memory_deaths` counts the
+    attempts before it that the kernel killed for lack of memory."""
 
     job_id: str
     project_id: str
@@ -28,6 +30,7 @@ class Claim:
     attempt: int
     owner: str
     parameters: dict[str, Any]
+    num_memory_deaths: int = 0
 
 
 class JobRepository:
@@ -161,10 +164,11 @@ class JobRepository:
         if not self._update(*_held_by(claim), Job.status == "pausing", status="paused"):
             self._hold(claim, status="queued", queued_at=now())
 
-    def crash(self, claim: Claim, max_crashes: int, reason: str) -> None:
+    def crash(self, claim: Claim, max_crashes: int, reason: str, *, is_memory: bool = False) -> None:
         """The attempt died: the job queues again, until it has died `max_crashes` times."""
         self._hold(claim, num_crashes=Job.num_crashes + 1)
-        self.add_event(claim, type="message", level="warn", message=reason, data={})
+        data = {"cause": LACK_OF_MEMORY} if is_memory else {}
+        self.add_event(claim, type="message", level="warn", message=reason, data=data)
         self._release_crashed(claim.job_id, max_crashes, reason)
 
     def take_over_expired(self, max_crashes: int) -> list[str]:
@@ -222,7 +226,12 @@ class JobRepository:
         if not is_claimed:
             return None
         job = self.session.get_one(Job, job_id, populate_existing=True)
-        return Claim(job.id, job.project_id, job.kind, job.attempt, owner, job.parameters)
+        deaths = self._num_memory_deaths(job_id) if job.num_crashes else 0
+        return Claim(job.id, job.project_id, job.kind, job.attempt, owner, job.parameters, deaths)
+
+    def _num_memory_deaths(self, job_id: str) -> int:
+        is_death = JobEvent.data["cause"].as_string() == LACK_OF_MEMORY
+        return self.session.scalar(select(func.count()).where(JobEvent.job_id == job_id, is_death)) or 0
 
     def _release_crashed(self, job_id: str, max_crashes: int, reason: str) -> None:
         held = (Job.id == job_id, Job.status.in_(HELD))

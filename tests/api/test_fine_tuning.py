@@ -72,6 +72,11 @@ def test_setup_passes_on_what_the_client_chose(client: TestClient, rows: Databas
     [
         ({"lora_rank": 0}, 422, "invalid_request", "lora_rank"),
         ({"lora_rnk": 8}, 422, "invalid_request", "lora_rnk"),
+        ({"method": {"type": "dpo", "betta": 0.1}}, 422, "invalid_request", "betta"),
+        ({"method": {"type": "orpo"}}, 422, "invalid_request", "method"),
+        ({"modules_to_save": ["lm_head"]}, 422, "invalid_request", "modules_to_save cannot be served"),
+        ({"target_modules": ".*(q_proj"}, 422, "invalid_request", "not a valid regular expression"),
+        ({"use_dora": True, "quantization": "8bit"}, 422, "invalid_request", "use_dora does not work"),
         ({"model": "demo", "model_name": "microsoft/DialoGPT-small"}, 422, "invalid_request", "model_name"),
         ({"model": "evil/model"}, 422, "model_not_allowed", "evil/model"),
         ({"adapter": "../up"}, 422, "invalid_request", "adapter"),
@@ -164,6 +169,26 @@ def test_training_is_refused_without_a_usable_setup(client: TestClient, rows: Da
     assert code() == (422, "invalid_request")
     client.post(f"/fine-tuning/jobs/{both['job_id']}/cancel")
     assert code(setup_job_id=both["job_id"]) == (422, "setup_failed")
+
+
+def test_dpo_is_refused_on_a_finished_setup_without_preferences(
+    client: TestClient, rows: Database, upload: Upload
+) -> None:
+    upload()
+
+    def train_after(**result: int) -> Any:
+        setup = client.post("/fine-tuning/setup", json={"train": False}).json()["job_id"]
+        claimed = claim(rows, "setup")
+        with rows.write() as session:
+            JobRepository(session).succeed(claimed, result)
+        return client.post("/fine-tuning/train", json={"setup_job_id": setup, "method": {"type": "dpo", "beta": 0.2}})
+
+    refused = train_after(examples=9)
+    assert (refused.status_code, refused.json()["error"]) == (422, "nothing_to_learn")
+    assert "'chosen'" in refused.json()["detail"]
+    accepted = train_after(examples=9, preference_pairs=2)
+    assert accepted.status_code == 202
+    assert _parameters(rows, accepted.json()["job_id"])["config"]["method"] == {"type": "dpo", "beta": 0.2}
 
 
 def test_jobs_are_accepted_while_redis_is_away(tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 
 from shared.errors import DiskFull
-from worker.finetuning.checkpoints import Checkpoints, Position, writing
+from shared.storage import sha256_of
+from worker.finetuning.checkpoints import Checkpoints, Position, as_best, best_in, from_best, writing
 from worker.finetuning.reports import EvaluationMetrics
 
 
@@ -66,9 +68,51 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_checkpoints_of_other_data_or_another_configuration_are_not_used(tmp_path: Path) -> None:
+def test_checkpoints_of_other_data_or_another_configuration_are_passed_over_and_stay(tmp_path: Path) -> None:
     checkpoints(tmp_path).save({"weight/a": torch.ones(1)}, position(1))
-    assert checkpoints(tmp_path, identity="another").latest() is None
+    told: list[str] = []
+    assert checkpoints(tmp_path, identity="another").latest(told.append) is None
+    assert [words.split(" ", 1)[1] for words in told] == [
+        "is not used: it belongs to a run with other data or another configuration."
+    ]
+    kept = checkpoints(tmp_path).latest()
+    assert kept is not None
+    assert kept.position.step == 1
+
+
+def test_what_a_killed_attempt_left_half_written_is_removed_when_the_next_one_starts(tmp_path: Path) -> None:
+    checkpoints(tmp_path).save({"weight/a": torch.ones(1)}, position(1))
+    half = tmp_path / ".staged-1"
+    half.mkdir()
+    (half / "state.safetensors").write_bytes(b"half")
+    found = checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.position.step == 1
+    assert not half.exists()
+
+
+def test_a_checkpoint_that_another_version_of_the_program_wrote_is_passed_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoints(tmp_path).save({"weight/a": torch.ones(1)}, position(step))
+    newest = sorted(tmp_path.iterdir())[-1]
+    (newest / "position.json").write_text(json.dumps({"step": 2, "evaluations": [], "of_the_future": 1}))
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["sha256"]["position.json"] = sha256_of(newest / "position.json")
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    told: list[str] = []
+    found = checkpoints(tmp_path).latest(told.append)
+    assert found is not None
+    assert found.position.step == 1
+    assert "another version of this program wrote it" in told[0]
+
+
+def test_the_best_weights_are_copies_and_come_back_by_their_names() -> None:
+    weight = torch.ones(2)
+    captured = {"weight/a": weight, "optimizer/step/a": torch.tensor(2.0)}
+    best = as_best(captured)
+    weight += 1  # training goes on
+    assert best_in({**captured, **best}).keys() == best.keys() == {"best/weight/a"}
+    assert from_best(best)["weight/a"].tolist() == [1.0, 1.0]
 
 
 def test_there_is_none_before_the_first(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from shared.errors import (
     SetupFailed,
     Superseded,
     TargetModulesNotFound,
+    TrackerNotInstalled,
 )
 from shared.models import Dataset, Job, JobEvent
 from shared.repositories.adapters import AdapterRepository
@@ -226,6 +228,37 @@ def test_wrong_parameters_are_refused_with_errors_of_the_tree(installation: Inst
     assert installation.versions() == []
     assert not list((installation.storage.root / "adapters").iterdir())
     assert not list((installation.storage.root / "staging").iterdir())
+
+
+def test_a_job_that_stops_early_publishes_its_best_weights_and_says_so(installation: Installation) -> None:
+    wanted = {
+        "learning_rate": 2e-2, "num_epochs": 20, "evaluation_interval_steps": 2, "early_stopping_patience": 3,
+        "trackers": ["tensorboard"],
+    }  # fmt: skip
+    job = installation.claim(installation.create(config=installation.config.model_dump(mode="json") | wanted))
+    installation.run(job)
+    (version,) = installation.versions()
+    metrics, logs = version.metrics, installation.storage.training_logs(job.claim.job_id)
+    assert metrics["stopped_early"]
+    assert 0 < metrics["best_step"] < metrics["steps"] < 60
+    assert metrics["validation_loss"] == metrics["best_validation_loss"] < metrics["base_loss"]
+    assert metrics["peak_memory_bytes"] > 10**7
+    messages = [event.message for event in installation.events(job, "message")]
+    assert f"The weights are those after step {metrics['best_step']}, whose held-out loss is the lowest." in messages
+    assert any(message.startswith(f"Stopped early after step {metrics['steps']} of 60: ") for message in messages)
+    scored = {event.data["step"]: event.data.get("valid_loss") for event in installation.events(job, "metrics")}
+    assert scored[metrics["best_step"]] == metrics["validation_loss"]
+    assert any((logs / "tensorboard").iterdir())
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed here")
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(
+    installation: Installation, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "tiny-gpt2")
+    config = installation.config.model_dump(mode="json") | {"trackers": ["wandb"]}
+    with pytest.raises(TrackerNotInstalled, match="pip install wandb there"):
+        installation.run(installation.claim(installation.create(config=config)))
 
 
 def test_an_unknown_base_model_is_said(installation: Installation, tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def kill_itself(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def say_memory_deaths(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Is killed twice, and then says of how many deaths it was told."""
+    if job.claim.attempt < 3:
+        kill_itself(job, should_stop)
+    with job.database.write() as session:
+        JobRepository(session).succeed(job.claim, {"memory_deaths": job.claim.num_memory_deaths})
+
+
 def crash_once(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
     if job.claim.attempt == 1:
         kill_itself(job, should_stop)
@@ -81,5 +89,15 @@ def stop_slowly(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
 
 BEHAVIOURS = {
     function.__name__: function
-    for function in (succeed, fail, raise_surprise, kill_itself, crash_once, work_until_stopped, hang, stop_slowly)
+    for function in (
+        succeed,
+        fail,
+        raise_surprise,
+        kill_itself,
+        say_memory_deaths,
+        crash_once,
+        work_until_stopped,
+        hang,
+        stop_slowly,
+    )
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+from shared.repositories.jobs import JobRepository
 from tests.jobs.conftest import Bench
 from tests.jobs.runners import starts
 from worker.jobs.child import forkserver_for
+from worker.jobs.oom_kills import oom_kills
 
 
 def is_running(pid: int) -> bool:
@@ -61,6 +64,48 @@ def test_a_job_that_crashes_once_is_run_again_and_succeeds(bench: Bench) -> None
     bench.supervisor.work()
     job = bench.job(job_id)
     assert (job.status, job.num_crashes, job.attempt) == ("succeeded", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("counts", "number", "words"),
+    [
+        ([0, 1, 1, 2, 2, 2], 2, "ran out of memory, so its kernel killed"),
+        ([4, 4, 4, 4, 4, 4], 0, "signal 9, and not by the kernel"),
+        ([None] * 6, 2, "most often because"),
+    ],
+)
+def test_an_attempt_knows_how_many_before_it_the_kernel_killed_for_memory(
+    bench: Bench, counts: list[int | None], number: int, words: str
+) -> None:
+    told = iter(counts)
+    bench.supervisor.oom_kills = lambda: next(told)
+    job_id = bench.create("say_memory_deaths")
+    bench.supervisor.work()
+    assert bench.job(job_id).result == {"memory_deaths": number}
+    with bench.database.read() as session:
+        messages = [event.message for event in JobRepository(session).events(job_id, type="message")]
+    assert len(messages) == 2
+    assert all(words in message for message in messages)
+
+
+def test_the_kernels_count_is_read_where_there_is_one(tmp_path: Path) -> None:
+    vmstat = tmp_path / "vmstat"
+    assert oom_kills(vmstat) is None
+    vmstat.write_text("nr_free_pages 17\n")
+    assert oom_kills(vmstat) is None
+    vmstat.write_text("nr_free_pages 17\noom_kill 3\n")
+    assert oom_kills(vmstat) == 3
+
+
+def test_a_job_goes_before_others_when_the_machine_runs_out_of_memory(bench: Bench) -> None:
+    job_id = bench.create("hang")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "hanging")
+    (pid,) = starts(bench.settings.data_dir, job_id)
+    score = Path(f"/proc/{pid}/oom_score_adj").read_text()
+    bench.move("cancel", job_id)
+    thread.join(10)
+    assert int(score) == 500
 
 
 def test_cancel_ends_a_running_child_at_once(bench: Bench) -> None:

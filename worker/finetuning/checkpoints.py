@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from shared.storage import disk_errors, publish_folder, sha256_of
 from worker.finetuning.reports import EvaluationMetrics
 
 WEIGHTS, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
+_WEIGHT, _OPTIMIZER, _BEST = "weight/", "optimizer/", "best/"  # how the names of a checkpoint's tensors begin
+_STAGED = ".staged-"
 _NO_SPACE = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as safetensors words them
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Position:
     """How far a run has come. Data order, learning rate and dropout noise follow from `step` and the seed, so that
-    no generator's state has to be kept; `epoch_loss` sums over the `epoch_tokens` of the present epoch;
-    `closed_at` is the epoch end (0 included) whose evaluation, if any, is done."""
+    no generator's state has to be kept; `epoch_loss` sums over the `epoch_tokens` of the present epoch, `recent_loss`
+    over the `recent_tokens` since the last evaluation (with DPO, both count pairs); `closed_at` is the last epoch end
+    or evaluation step (0 included) whose evaluation, if any, is done."""
 
     step: int = 0
     num_tokens: int = 0
@@ -39,6 +42,9 @@ class Position:
     seconds: float = 0.0
     epoch_loss: float = 0.0
     epoch_tokens: int = 0
+    recent_loss: float = 0.0
+    recent_tokens: int = 0
+    peak_memory_bytes: int = 0
     closed_at: int | None = None
     evaluations: tuple[EvaluationMetrics, ...] = ()
 
@@ -58,7 +64,8 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run in one folder, the newest `keep` of them.
 
-    `identity` says what is being trained (data and configuration): those of another identity are not resumed from.
+    `identity` says what is being trained (data and configuration): those of another identity are not resumed from,
+    and stay until newer ones take their place.
     """
 
     def __init__(self, folder: Path, *, keep: int, identity: str) -> None:
@@ -70,7 +77,7 @@ class Checkpoints:
         """Writes beside, fsyncs, renames; then removes what is too old. Raises `DiskFull`, with nothing left behind."""
         with writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-        staged = self.folder / f".staged-{new_id('')}"
+        staged = self.folder / f"{_STAGED}{new_id('')}"
         try:
             with writing():
                 self._write(staged, tensors, position)
@@ -80,14 +87,19 @@ class Checkpoints:
         for folder in self._newest_first()[self.keep :]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files are what was written; damaged ones are removed on the way."""
+    def latest(self, tell: Callable[[str], None] = log.warning) -> Checkpoint | None:
+        """The newest checkpoint whose files are what was written; `tell` gets a sentence for each that is passed over.
+        Damaged ones are removed on the way, and so is what a killed attempt left half written."""
+        for leftover in self.folder.glob(f"{_STAGED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for folder in self._newest_first():
-            reason = self._damage(folder)
-            if reason is None:
-                return Checkpoint(load_file(folder / WEIGHTS), _position(json.loads((folder / POSITION).read_text())))
-            log.warning("checkpoint %s is not used: %s", folder.name, reason)
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                return self._load(folder)
+            except _OfAnotherRun:
+                tell(f"{folder.name} is not used: it belongs to a run with other data or another configuration.")
+            except _Damaged as damage:
+                tell(f"{folder.name} is not used: {damage}. The one before it is gone on from, if there is one.")
+                shutil.rmtree(folder, ignore_errors=True)
         return None
 
     def remove(self) -> None:
@@ -101,16 +113,23 @@ class Checkpoints:
         sums = {name: sha256_of(staged / name) for name in (WEIGHTS, POSITION)}
         (staged / MANIFEST).write_text(json.dumps({"identity": self.identity, "sha256": sums}))
 
-    def _damage(self, folder: Path) -> str | None:
+    def _load(self, folder: Path) -> Checkpoint:
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-            if manifest["identity"] != self.identity:
-                return "it belongs to a run with other data or another configuration"
+            identity = manifest["identity"]
             damaged = [name for name, wanted in manifest["sha256"].items() if sha256_of(folder / name) != wanted]
             is_complete = set(manifest["sha256"]) == {WEIGHTS, POSITION}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"its manifest cannot be trusted ({type(error).__name__})"
-        return None if is_complete and not damaged else "its files are damaged"
+            raise _Damaged(f"its manifest cannot be trusted ({type(error).__name__})") from error
+        if damaged or not is_complete:
+            raise _Damaged("its files are damaged")
+        if identity != self.identity:
+            raise _OfAnotherRun
+        try:
+            position = _position(json.loads((folder / POSITION).read_text()))
+        except (KeyError, TypeError) as error:
+            raise _Damaged("another version of this program wrote it") from error
+        return Checkpoint(load_file(folder / WEIGHTS), position)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*"), reverse=True)
@@ -121,31 +140,58 @@ class Checkpoints:
         return f"checkpoint-{number:08d}-{new_id('')}"  # unique even beside a forgotten attempt's
 
 
+class _Damaged(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+class _OfAnotherRun(Exception):
+    """It is whole, but other data or another configuration made it."""
+
+
 def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What learns, and the optimizer's memory of it, by parameter name."""
     tensors = {}
     for name, parameter in trainable(model):
-        tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+        tensors[f"{_WEIGHT}{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value.detach().cpu().contiguous()
+            tensors[f"{_OPTIMIZER}{key}/{name}"] = value.detach().cpu().contiguous()
     return tensors
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Puts back, bit for bit, what `capture` took."""
     for name, parameter in trainable(model):
-        parameter.data.copy_(tensors[f"weight/{name}"])
+        parameter.data.copy_(tensors[f"{_WEIGHT}{name}"])
         ending = f"/{name}"
         state = {
-            key.removeprefix("optimizer/").removesuffix(ending): value
+            key.removeprefix(_OPTIMIZER).removesuffix(ending): value
             for key, value in tensors.items()
-            if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            if key.startswith(_OPTIMIZER) and key.split("/", 2)[2] == name
         }
         # AdamW counts its steps on the CPU
         optimizer.state[parameter] = {
             key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
             for key, value in state.items()
         }
+
+
+def as_best(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the weights among what `capture` gave, under names of their own.
+
+    They travel inside every later checkpoint: so they are verified with it, outlive the checkpoint of their step, and
+    a damaged one costs the steps since the checkpoint before it and nothing else.
+    """
+    return {f"{_BEST}{name}": tensor.clone() for name, tensor in tensors.items() if name.startswith(_WEIGHT)}
+
+
+def best_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `as_best` gave, out of a checkpoint's tensors; empty if there was no best yet."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(_BEST)}
+
+
+def from_best(best: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `as_best` gave, under the names by which `restore` knows them."""
+    return {name.removeprefix(_BEST): tensor for name, tensor in best.items()}
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

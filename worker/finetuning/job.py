@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,19 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage, free_bytes, publish_folder
 from shared.training_config import FineTuningConfig
-from worker.base_models.formats import Example
+from worker.base_models.formats import Learnable
 from worker.base_models.loading import load_model, load_tokenizer
 from worker.data import dataset as datasets_on_disk
+from worker.data.methods import lessons_of
 from worker.finetuning.batches import fit
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
+from worker.finetuning.fitting import Notches, train_within_memory
 from worker.finetuning.job_report import JobReport
-from worker.finetuning.loop import memory_errors, train
+from worker.finetuning.loop import memory_errors
 from worker.finetuning.lora import add_lora, frozen_dtype
 from worker.finetuning.publication import Lineage, metrics_of, stage, verify
 from worker.finetuning.reports import TrainingOutcome
+from worker.finetuning.trackers import check_trackers, tracking
 
 NUM_PROBE_TOKENS = 128  # of an example, to see that the published files answer as the trained model does
 SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, manifests, and room for the database to grow
@@ -53,8 +56,8 @@ class Work:
     config: FineTuningConfig
     dataset: Dataset
     prompt_format: str
-    train_examples: list[Example]
-    validation_examples: list[Example]
+    train_examples: list[Learnable]
+    validation_examples: list[Learnable]
 
 
 def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
@@ -66,32 +69,43 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
     _quiet_libraries()
     job.log("Fine-tuning job started")
     work = _read(job, storage)
-    tokenizer, model = _load(work.config, settings)
-    checkpoints = Checkpoints(
-        storage.checkpoints(job.claim.job_id), keep=work.config.num_checkpoints, identity=_identity(work)
-    )
-    check_disk(storage.root, needed_bytes(model, work.config))
-    outcome = train(
-        model,
-        fit(work.train_examples, work.config.max_length, model.config),
-        fit(work.validation_examples, work.config.max_length, model.config),
-        work.config,
-        checkpoints=checkpoints,
-        report=JobReport(job),
-        should_stop=should_stop,
-    )
-    if outcome.is_stopped:
-        log.info("job %s stopped at step %d of %d", job.claim.job_id, outcome.num_steps, outcome.total_steps)
+    check_trackers(work.config.trackers)
+    tokenizer = load_tokenizer(work.config.model_name, settings.model_cache_dir)
+    folder, logs = storage.checkpoints(job.claim.job_id), storage.training_logs(job.claim.job_id)
+    checkpoints = Checkpoints(folder, keep=work.config.num_checkpoints, identity=_identity(work))
+    notches = Notches(folder, num_deaths=job.claim.num_memory_deaths)
+
+    def load(config: FineTuningConfig) -> PeftModel:
+        model = _load(config, settings)
+        check_disk(storage.root, needed_bytes(model, config))
+        return model
+
+    with tracking(work.config, JobReport(job), run_name=job.claim.job_id, folder=logs) as report:
+        trained = train_within_memory(
+            load,
+            work.train_examples,
+            work.validation_examples,
+            work.config,
+            checkpoints=checkpoints,
+            report=report,
+            should_stop=should_stop,
+            num_notches=notches.to_begin_with(),
+            remember=notches.remember,
+        )
+    if trained.outcome.is_stopped:
+        num_steps, total_steps = trained.outcome.num_steps, trained.outcome.total_steps
+        log.info("job %s stopped at step %d of %d", job.claim.job_id, num_steps, total_steps)
         return
-    _publish(job, storage, work, model, tokenizer, outcome)
+    _publish(job, storage, replace(work, config=trained.config), trained.model, tokenizer, trained.outcome)
     checkpoints.remove()
 
 
 def needed_bytes(model: PeftModel, config: FineTuningConfig) -> int:
-    """Most disk space that the run takes: its checkpoints (weights and AdamW's two moments, one beside those that are
-    kept), and the adapter."""
+    """Most disk space that the run takes: its checkpoints (weights, AdamW's two moments, and the best weights if they
+    are kept; one beside those that stay), and the adapter."""
     num_parameters = sum(parameter.numel() for _, parameter in trainable(model))
-    return 4 * num_parameters * (3 * (config.num_checkpoints + 1) + 1) + SPARE_BYTES
+    copies = 3 if config.early_stopping_patience is None else 4
+    return 4 * num_parameters * (copies * (config.num_checkpoints + 1) + 1) + SPARE_BYTES
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -123,8 +137,10 @@ def _read(job: ClaimedJob, storage: Storage) -> Work:
             param="model",
         )
     folder = storage.dataset(dataset.id)
-    train_examples, validation_examples = datasets_on_disk.load(folder)
-    return Work(adapter, config, dataset, _prompt_format(folder), train_examples, validation_examples)
+    lessons = lessons_of(*datasets_on_disk.load(folder), config.method)
+    if lessons.note:
+        job.log(lessons.note)
+    return Work(adapter, config, dataset, _prompt_format(folder), lessons.train, lessons.validation)
 
 
 def _prompt_format(folder: Path) -> str:
@@ -134,16 +150,14 @@ def _prompt_format(folder: Path) -> str:
         raise DatasetError("The dataset's description cannot be read; run the setup again.") from error
 
 
-@memory_errors()
-def _load(config: FineTuningConfig, settings: Settings) -> tuple[PreTrainedTokenizerBase, PeftModel]:
-    tokenizer = load_tokenizer(config.model_name, settings.model_cache_dir)
+def _load(config: FineTuningConfig, settings: Settings) -> PeftModel:
     model = load_model(
         config.model_name,
         cache_dir=settings.model_cache_dir,
         dtype=frozen_dtype(),
         quantization=config.quantization,
     )
-    return tokenizer, add_lora(model, config)
+    return add_lora(model, config)
 
 
 def _identity(work: Work) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from shared.claimed_job import ClaimedJob
 from shared.errors import DatabaseUnavailable
-from worker.finetuning.reports import EvaluationMetrics, EvaluationProgress, Metrics, StepMetrics, TrainingStarted
+from worker.finetuning.reports import (
+    EvaluationMetrics,
+    EvaluationProgress,
+    Metrics,
+    Notice,
+    Preflight,
+    StepMetrics,
+    TrainingStarted,
+    numbers_of,
+)
 
 PROGRESS_SECONDS = 0.5
 MAX_METRICS_EVENTS = 200
@@ -44,15 +54,20 @@ class JobReport:
                 self._tell_evaluation(metrics)
             case EvaluationProgress():
                 self._show(evaluated=metrics.num_done, held_out=metrics.num_examples)
+            case Notice():
+                self._job.log(metrics.message, level=metrics.level)
+            case Preflight():
+                self._job.log(metrics.message, data=asdict(metrics))
 
     def _tell_start(self, started: TrainingStarted) -> None:
         self._started = started
         if started.step:
             self._job.log(f"Resuming from the checkpoint at step {started.step}/{started.total_steps}")
+        unit = started.unit
         self._job.log(
-            f"Training {started.num_parameters:,} parameters on {started.num_examples} examples "
-            f"({started.num_held_out} held out): {started.total_steps} steps of up to {started.step_size} examples, "
-            f"{started.warmup_steps} of them warm-up",
+            f"Training {started.num_parameters:,} parameters on {started.num_examples} {unit} "
+            f"({started.num_held_out} held out): {started.total_steps} steps of up to {started.step_size} {unit}, "
+            f"{started.warmup_steps} of them warm-up; sequences lie {_layout(started)}",
         )
         self._show(at_once=True, phase="training", step=started.step, total_steps=started.total_steps)
 
@@ -70,35 +85,30 @@ class JobReport:
             gradient_norm=metrics.gradient_norm,
             tokens_per_second=metrics.tokens_per_second,
             seconds_left=metrics.seconds_left,
+            memory_bytes=metrics.memory_bytes,
+            peak_memory_bytes=metrics.peak_memory_bytes,
+            **metrics.details,
         )
         every = -(-metrics.total_steps // MAX_METRICS_EVENTS)
-        has_evaluation = metrics.is_last_of_epoch and self._started is not None and self._started.num_held_out > 0
-        if not has_evaluation and (is_last or metrics.step % every == 0):
+        if not metrics.has_evaluation and (is_last or metrics.step % every == 0):
             self._log_metrics(metrics, None)
 
     def _tell_evaluation(self, evaluation: EvaluationMetrics) -> None:
-        self._show(at_once=True, validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy)
-        if self._last is not None and self._last.step == evaluation.step:
+        details = {f"validation_{name}": value for name, value in evaluation.details.items()}
+        self._show(at_once=True, validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy, **details)
+        if evaluation.step == 0:
+            self._job.log(f"Before training: validation loss={evaluation.loss:.2f}", data=numbers_of(evaluation))
+        elif self._last is not None and self._last.step == evaluation.step:
             self._log_metrics(self._last, evaluation)
-        elif evaluation.step == 0:
-            self._job.log(
-                f"Before training: validation loss={evaluation.loss:.2f}", data={"valid_loss": evaluation.loss}
-            )
+        else:  # this attempt went on from a checkpoint between the step and its evaluation
+            words = f"After step {evaluation.step}: validation loss={evaluation.loss:.2f}"
+            self._job.log(words, type="metrics", data={"step": evaluation.step} | numbers_of(evaluation))
 
     def _log_metrics(self, metrics: StepMetrics, evaluation: EvaluationMetrics | None) -> None:
-        """In OpenAI's words and names."""
-        data: dict[str, Any] = {
-            "step": metrics.step,
-            "total_steps": metrics.total_steps,
-            "train_loss": metrics.train_loss,
-            "train_mean_token_accuracy": metrics.train_accuracy,
-            "learning_rate": metrics.learning_rate,
-            "gradient_norm": metrics.gradient_norm,
-            "tokens_per_second": metrics.tokens_per_second,
-        }
+        data = {"step": metrics.step, "total_steps": metrics.total_steps} | numbers_of(metrics)
         message = f"Step {metrics.step}/{metrics.total_steps}: training loss={metrics.train_loss:.2f}"
         if evaluation is not None:
-            data |= {"valid_loss": evaluation.loss, "valid_mean_token_accuracy": evaluation.accuracy}
+            data |= numbers_of(evaluation)
             message += f", validation loss={evaluation.loss:.2f}"
         self._job.log(message, type="metrics", data=data)
 
@@ -108,3 +118,8 @@ class JobReport:
         if at_once or self._reported_at is None or now - self._reported_at >= PROGRESS_SECONDS:
             self._job.report(self._progress)
             self._reported_at = now
+
+
+def _layout(started: TrainingStarted) -> str:
+    how = "end to end, nothing is padded" if started.is_joined else "side by side, padded to the longest"
+    return how if started.max_tokens is None else f"{how}, up to {started.max_tokens:,} tokens at a time"

@@ -15,11 +15,22 @@ import torch
 from peft import PeftModel
 
 from shared.errors import NonFiniteLoss, NothingToLearn, OutOfMemory
-from worker.base_models.formats import Example
+from worker.base_models.formats import Learnable
 from worker.finetuning.batches import Plan, Split, noise_seed
-from worker.finetuning.checkpoints import Checkpoints, Position
+from worker.finetuning.checkpoints import Checkpoints, Position, as_best, best_in, from_best
 from worker.finetuning.learner import Learned, Learner
-from worker.finetuning.reports import EvaluationProgress, Report, StepMetrics, TrainingOutcome, TrainingStarted
+from worker.finetuning.memory import peak_bytes, used_bytes
+from worker.finetuning.reports import EvaluationProgress, Notice, Report, StepMetrics, TrainingOutcome, TrainingStarted
+from worker.finetuning.watching import (
+    best_of,
+    check_watchable,
+    conclusions,
+    is_evaluation_step,
+    is_patience_over,
+    is_save_due,
+    overfitting,
+    with_evaluation,
+)
 
 if TYPE_CHECKING:
     from shared.training_config import FineTuningConfig
@@ -46,8 +57,8 @@ def memory_errors() -> Iterator[None]:
 @memory_errors()
 def train(
     model: PeftModel,
-    train_examples: Sequence[Example],
-    validation_examples: Sequence[Example],
+    train_examples: Sequence[Learnable],
+    validation_examples: Sequence[Learnable],
     config: FineTuningConfig,
     *,
     split: Split | None = None,
@@ -57,21 +68,40 @@ def train(
 ) -> TrainingOutcome:
     """Trains the model's LoRA layers in place, going on from the newest good checkpoint if there is one.
 
-    Held-out examples are scored before the first step and after each epoch. When `should_stop()` turns true, the step
-    under way is thrown away (resuming takes it again, the same way), a checkpoint is written, and the outcome says
-    `is_stopped`. Raises `NothingToLearn`, `NonFiniteLoss` (at the first such step: the weights and checkpoints stay
-    those from before it), `OutOfMemory` and `DiskFull`.
+    Held-out examples are scored before the first step, after each epoch, and as often as the configuration says; with
+    early stopping the model ends with the weights that scored best. When `should_stop()` turns true, the step under
+    way is thrown away (resuming takes it again, the same way), a checkpoint is written, and the outcome says
+    `is_stopped`. Raises `NothingToLearn`, `InvalidRequest` (early stopping without held-out examples), `NonFiniteLoss`
+    (at the first such step or evaluation: the checkpoints stay those from before it), `OutOfMemory` and `DiskFull`.
     """
     learner = Learner(model, config, split)
+    with learner.running():
+        return _train(learner, train_examples, validation_examples, config, checkpoints, report, should_stop)
+
+
+def _train(
+    learner: Learner,
+    train_examples: Sequence[Learnable],
+    validation_examples: Sequence[Learnable],
+    config: FineTuningConfig,
+    checkpoints: Checkpoints | None,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> TrainingOutcome:
     examples, held_out = learner.learnable(train_examples), learner.learnable(validation_examples)
     if not examples:
         raise NothingToLearn
+    check_watchable(config, len(held_out))
     plan = Plan.of(len(examples), config)
-    checkpoint = checkpoints.latest() if checkpoints else None
+    patience, device = config.early_stopping_patience, learner.accelerator.device
+    evaluation_interval = config.evaluation_interval_steps if held_out else None
+    checkpoint = checkpoints.latest(lambda words: report(Notice(words, "warn"))) if checkpoints else None
+    learner.accelerator.wait_for_everyone()  # all have read before the first writes
     if checkpoint:
         learner.restore(checkpoint.tensors)
+    best = best_in(checkpoint.tensors) if checkpoint else {}
     position = start = checkpoint.position if checkpoint else Position()
-    saved_at = time.monotonic()
+    saved_at, saved_step = time.monotonic(), position.step
     report(
         TrainingStarted(
             step=position.step,
@@ -80,12 +110,16 @@ def train(
             warmup_steps=plan.warmup_steps,
             num_examples=len(examples),
             num_held_out=len(held_out),
+            unit=learner.objective.unit,
             num_parameters=sum(parameter.numel() for parameter in learner.parameters),
+            is_joined=learner.is_joined,
+            max_tokens=learner.split.max_tokens,
+            num_processes=learner.accelerator.num_processes,
         )
     )
 
     def check_stop() -> None:
-        if should_stop():
+        if learner.any_process(should_stop()):
             raise _StopRequested
 
     def before_evaluating(num_done: int) -> None:
@@ -93,43 +127,64 @@ def train(
         report(EvaluationProgress(position.step, num_done, len(held_out)))
 
     def save() -> None:
-        nonlocal saved_at
-        if checkpoints:
-            checkpoints.save(learner.capture(), position)
-        saved_at = time.monotonic()
+        nonlocal saved_at, saved_step
+        if checkpoints and learner.accelerator.is_main_process:
+            checkpoints.save(learner.capture() | best, position)
+        saved_at, saved_step = time.monotonic(), position.step
 
     is_stopped = False
     try:
         while True:
-            if plan.is_epoch_end(position.step) and position.closed_at != position.step:
+            if is_evaluation_step(position.step, plan, evaluation_interval) and position.closed_at != position.step:
                 if held_out:
                     metrics = learner.evaluate(held_out, step=position.step, before_batch=before_evaluating)
-                    position = replace(position, evaluations=(*position.evaluations, metrics))
-                    report(metrics)
-                position = replace(position, closed_at=position.step)
+                    position = with_evaluation(position, metrics)
+                    report(position.evaluations[-1])
+                    for notice in overfitting(position.evaluations, patience):
+                        report(notice)
+                    if patience and best_of(position.evaluations) is position.evaluations[-1]:
+                        best = as_best(learner.capture())
+                position = replace(position, closed_at=position.step, peak_memory_bytes=_peak(position, device))
                 save()
-            elif time.monotonic() - saved_at >= config.checkpoint_interval_seconds:
+            elif is_save_due(config, seconds=time.monotonic() - saved_at, steps=position.step - saved_step):
                 save()
-            if position.step == plan.total_steps:
+            if position.step == plan.total_steps or is_patience_over(position.evaluations, patience):
                 break
             started_at, rate = time.monotonic(), plan.learning_rate_after(position.step)
-            learned = learner.take_step(
-                [examples[index] for index in plan.examples_of(position.step)],
-                learning_rate=rate,
-                noise_seed=noise_seed(config.seed, position.step),
-                before_batch=check_stop,
-            )
-            position = _advanced(position, plan, learned, time.monotonic() - started_at)
-            report(_metrics(start, position, plan, learned, rate))
+            with _naming_step(position.step + 1):
+                learned = learner.take_step(
+                    [examples[index] for index in plan.examples_of(position.step)],
+                    learning_rate=rate,
+                    noise_seed=noise_seed(config.seed, position.step),
+                    before_batch=check_stop,
+                )
+            memory_bytes = used_bytes(device)
+            position = _advanced(position, plan, learned, time.monotonic() - started_at, _peak(position, device))
+            has_evaluation = bool(held_out) and is_evaluation_step(position.step, plan, evaluation_interval)
+            report(_metrics(start, position, plan, learned, rate, has_evaluation, memory_bytes))
+        if best:
+            learner.restore(from_best(best))
+        for notice in conclusions(position, plan, patience):
+            report(notice)
     except _StopRequested:
         is_stopped = True
         save()
+    return _outcome(is_stopped, position, plan, patience)
+
+
+@contextmanager
+def _naming_step(step: int) -> Iterator[None]:
+    try:
+        yield
     except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"At step {position.step + 1}: {NonFiniteLoss.cure}") from error
-    return _outcome(is_stopped, position, plan)
+        raise NonFiniteLoss(f"At step {step}: {NonFiniteLoss.cure}") from error
 
 
-def _advanced(position: Position, plan: Plan, learned: Learned, seconds: float) -> Position:
+def _peak(position: Position, device: torch.device) -> int:
+    return max(position.peak_memory_bytes, peak_bytes(device), used_bytes(device))  # Linux counts loosely
+
+
+def _advanced(position: Position, plan: Plan, learned: Learned, seconds: float, peak_memory_bytes: int) -> Position:
     is_new_epoch = plan.is_epoch_end(position.step)
     return replace(
         position,
@@ -138,36 +193,55 @@ def _advanced(position: Position, plan: Plan, learned: Learned, seconds: float) 
         num_supervised_tokens=position.num_supervised_tokens + learned.num_supervised,
         seconds=position.seconds + seconds,
         epoch_loss=(0.0 if is_new_epoch else position.epoch_loss) + learned.loss_sum,
-        epoch_tokens=(0 if is_new_epoch else position.epoch_tokens) + learned.num_supervised,
+        epoch_tokens=(0 if is_new_epoch else position.epoch_tokens) + learned.weight,
+        recent_loss=position.recent_loss + learned.loss_sum,
+        recent_tokens=position.recent_tokens + learned.weight,
+        peak_memory_bytes=peak_memory_bytes,
     )
 
 
-def _metrics(start: Position, position: Position, plan: Plan, learned: Learned, rate: float) -> StepMetrics:
+def _metrics(
+    start: Position,
+    position: Position,
+    plan: Plan,
+    learned: Learned,
+    rate: float,
+    has_evaluation: bool,
+    memory_bytes: int,
+) -> StepMetrics:
     seconds = position.seconds - start.seconds
     return StepMetrics(
         step=position.step,
         total_steps=plan.total_steps,
         epoch=-(-position.step // plan.steps_per_epoch),
-        train_loss=learned.loss_sum / learned.num_supervised,
-        train_accuracy=learned.num_correct / learned.num_supervised,
+        train_loss=learned.loss_sum / learned.weight,
+        train_accuracy=learned.accuracy,
         learning_rate=rate,
         gradient_norm=learned.gradient_norm,
         tokens_per_second=(position.num_tokens - start.num_tokens) / seconds,
         seconds_left=(plan.total_steps - position.step) * seconds / (position.step - start.step),
         is_last_of_epoch=plan.is_epoch_end(position.step),
+        has_evaluation=has_evaluation,
+        memory_bytes=memory_bytes,
+        peak_memory_bytes=position.peak_memory_bytes,
+        details=learned.details,
     )
 
 
-def _outcome(is_stopped: bool, position: Position, plan: Plan) -> TrainingOutcome:
+def _outcome(is_stopped: bool, position: Position, plan: Plan, patience: int | None) -> TrainingOutcome:
     scores = {one.step: one for one in position.evaluations}
+    best = best_of(position.evaluations)
     return TrainingOutcome(
         is_stopped=is_stopped,
+        is_stopped_early=not is_stopped and position.step < plan.total_steps,
         num_steps=position.step,
         total_steps=plan.total_steps,
         train_loss=position.train_loss,
         base=scores.get(0),
-        final=scores.get(plan.total_steps),
+        final=None if is_stopped else best if patience else scores.get(plan.total_steps),
+        best=best,
         num_tokens=position.num_tokens,
         num_supervised_tokens=position.num_supervised_tokens,
         seconds=position.seconds,
+        peak_memory_bytes=position.peak_memory_bytes,
     )

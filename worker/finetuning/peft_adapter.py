@@ -21,16 +21,27 @@ from shared.ids import new_id
 from shared.storage import publish_folder
 from shared.training_config import FineTuningConfig
 from worker.adapter_files import MANIFEST, Manifest, check_files
-from worker.base_models.formats import Example, Message, PromptFormat, encode_prompt, format_of, longest_example
+from worker.base_models.formats import Learnable, Message, PromptFormat, encode_prompt, format_of, longest_example
 from worker.base_models.loading import load_model, load_tokenizer
 from worker.data.examples import DatasetOptions
+from worker.data.methods import lessons_of
 from worker.data.pipeline import examples_from
 from worker.finetuning.batches import fit
-from worker.finetuning.checkpoints import writing
-from worker.finetuning.loop import memory_errors, train
-from worker.finetuning.lora import add_lora, frozen_dtype, quiet_peft
+from worker.finetuning.checkpoints import Checkpoints, writing
+from worker.finetuning.fitting import train_within_memory
+from worker.finetuning.loop import memory_errors
+from worker.finetuning.lora import add_lora, frozen_dtype, load_lora
 from worker.finetuning.publication import Lineage, metrics_of, stage, verify
-from worker.finetuning.reports import EvaluationMetrics, Metrics, StepMetrics, TrainingOutcome, TrainingStarted
+from worker.finetuning.reports import (
+    EvaluationMetrics,
+    Metrics,
+    Notice,
+    Preflight,
+    StepMetrics,
+    TrainingOutcome,
+    TrainingStarted,
+)
+from worker.finetuning.trackers import check_trackers, tracking
 
 __all__ = ["FineTuningConfig", "PEFTAdapterManager"]
 
@@ -47,8 +58,8 @@ class PEFTAdapterManager:
         self.model: PeftModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.outcome: TrainingOutcome | None = None
-        self._train_examples: list[Example] = []
-        self._validation_examples: list[Example] = []
+        self._train_examples: list[Learnable] = []
+        self._validation_examples: list[Learnable] = []
 
     def setup_model(self) -> None:
         """Loads tokenizer and base model and adds fresh LoRA layers; a second call does nothing.
@@ -66,21 +77,38 @@ class PEFTAdapterManager:
         options = DatasetOptions(max_length=longest, seed=self.config.seed)
         try:
             made, held_out, statistics = examples_from(documents, tokenizer, style, options)
+            lessons = lessons_of(made, held_out, self.config.method)
         except DatasetError as error:
             log.error("nothing to learn: %s", error.detail)
             return False
-        self._train_examples = fit(made, self.config.max_length, model.config)
-        self._validation_examples = fit(held_out, self.config.max_length, model.config)
+        self._train_examples = fit(lessons.train, self.config.max_length, model.config)
+        self._validation_examples = fit(lessons.validation, self.config.max_length, model.config)
         log.info("dataset: %s", statistics)
+        if lessons.note:
+            log.info("%s", lessons.note)
         return True
 
-    def train_model(self) -> TrainingOutcome:
-        """Trains on the examples that were set up; raises `InvalidRequest` if there are none."""
+    def train_model(
+        self, *, checkpoints: str | Path | None = None, logs: str | Path = "training-logs"
+    ) -> TrainingOutcome:
+        """Trains on the examples that were set up; raises `InvalidRequest` if there are none. In the folder
+        `checkpoints`, if one is given, an interrupted run of the same data and configuration goes on. The
+        configuration's trackers, if any, write to a folder of this run's own in `logs`; raises `TrackerNotInstalled`.
+        """
         if self.model is None or not self._train_examples:
             raise InvalidRequest("There is nothing to train on; call setup_fine_tuning_pipeline(documents) first.")
-        self.outcome = train(
-            self.model, self._train_examples, self._validation_examples, self.config, report=_log_progress
-        )
+        check_trackers(self.config.trackers)
+        run_name = new_id("run-")
+        with tracking(self.config, _log_progress, run_name=run_name, folder=Path(logs) / run_name) as report:
+            trained = train_within_memory(
+                self._model_for,
+                self._train_examples,
+                self._validation_examples,
+                self.config,
+                checkpoints=self._checkpoints(checkpoints),
+                report=report,
+            )
+        self.model, self.outcome, self.config = trained.model, trained.outcome, trained.config
         return self.outcome
 
     def generate_response(self, question: str, max_new_tokens: int = 128) -> str:
@@ -142,8 +170,7 @@ class PEFTAdapterManager:
             )
         self.tokenizer = load_tokenizer(str(path))
         base = load_model(manifest.base_model, dtype=frozen_dtype(), quantization=self.config.quantization)
-        with quiet_peft():
-            self.model = PeftModel.from_pretrained(base, str(path), is_trainable=True)
+        self.model = load_lora(base, path)
 
     @memory_errors()
     def _loaded(self) -> tuple[PeftModel, PreTrainedTokenizerBase, PromptFormat]:
@@ -155,14 +182,31 @@ class PEFTAdapterManager:
             self.model = add_lora(base, self.config)
         return self.model, self.tokenizer, format_of(self.model.config, self.tokenizer)
 
+    def _model_for(self, config: FineTuningConfig) -> PeftModel:
+        """The model; loaded anew, and the old one let go of, where it is to be quantized in another way."""
+        if self.model is None or config.quantization != self.config.quantization:
+            self.model = None
+            base = load_model(config.model_name, dtype=frozen_dtype(), quantization=config.quantization)
+            self.model = add_lora(base, config)
+        return self.model
+
+    def _checkpoints(self, folder: str | Path | None) -> Checkpoints | None:
+        if folder is None:
+            return None
+        identity = hashlib.sha256(f"{self._fingerprint()} {self.config.model_dump_json()}".encode()).hexdigest()
+        return Checkpoints(Path(folder), keep=self.config.num_checkpoints, identity=identity)
+
+    def _fingerprint(self) -> str:
+        rows = [asdict(example) for example in (*self._train_examples, *self._validation_examples)]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
     def _lineage(self, outcome: TrainingOutcome) -> Lineage:
         _, _, style = self._loaded()
-        rows = [asdict(example) for example in (*self._train_examples, *self._validation_examples)]
         config: dict[str, Any] = self.config.model_dump(mode="json")
         return Lineage(
             base_model=self.config.model_name,
             prompt_format=style.value,
-            dataset_fingerprint=hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            dataset_fingerprint=self._fingerprint(),
             config=config,
             metrics=metrics_of(outcome),
             job_id=None,
@@ -193,12 +237,18 @@ def _log_progress(metrics: Metrics) -> None:
             every = -(-metrics.total_steps // NUM_LOGGED_STEPS)
             if metrics.step % every == 0 or metrics.step == metrics.total_steps:
                 log.info(
-                    "step %d/%d: training loss=%.4f, %.0f tokens/s, %.0f s left",
+                    "step %d/%d: training loss=%.4f, gradient norm=%.3f, %.0f tokens/s, %.2f GB at most, %.0f s left",
                     metrics.step,
                     metrics.total_steps,
                     metrics.train_loss,
+                    metrics.gradient_norm,
                     metrics.tokens_per_second,
+                    metrics.peak_memory_bytes / 1e9,
                     metrics.seconds_left,
                 )
         case EvaluationMetrics():
             log.info("after step %d: validation loss=%.4f, accuracy=%.3f", metrics.step, metrics.loss, metrics.accuracy)
+        case Preflight():
+            log.info("%s", metrics.message)
+        case Notice():
+            log.log(logging.WARNING if metrics.level == "warn" else logging.INFO, "%s", metrics.message)

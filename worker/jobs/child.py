@@ -21,6 +21,7 @@ from shared.errors import BrokerUnavailable, DatabaseUnavailable, FinetunedError
 from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
+from worker.jobs.oom_kills import go_first
 
 EXIT_ENDED, EXIT_CRASHED, EXIT_YIELDED = 0, 70, 75
 _PR_SET_PDEATHSIG = 1
@@ -45,6 +46,7 @@ def run_claimed(claim: Claim, settings: Settings, runner: str) -> None:
     """The child's whole life; exits with one of the codes above."""
     _let_go_of_forkserver()
     _die_with_parent()
+    go_first()
     os.setsid()  # a group of its own, so that what it starts can be killed with it
     should_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: should_stop.set())

@@ -18,7 +18,8 @@ from shared.models import Job
 from shared.queue import Doorbell
 from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
-from worker.jobs.child import EXIT_CRASHED, EXIT_ENDED, EXIT_YIELDED, run_claimed
+from worker.jobs.child import EXIT_ENDED, EXIT_YIELDED, run_claimed
+from worker.jobs.oom_kills import oom_kills
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Supervisor:
         runner: str,
         processes: ForkServerContext,
         is_stopping: Callable[[], bool],
+        oom_kills: Callable[[], int | None] = oom_kills,
     ) -> None:
         self.kind = kind
         self.owner = owner
@@ -46,6 +48,7 @@ class Supervisor:
         self._doorbell = doorbell
         self.runner = runner
         self.processes = processes
+        self.oom_kills = oom_kills
         self._is_stopping = is_stopping
         self._busy = threading.Lock()
 
@@ -75,30 +78,38 @@ class Supervisor:
 
     def _run(self, claim: Claim) -> None:
         log.info("job %s: attempt %d starts", claim.job_id, claim.attempt)
+        num_kills = self.oom_kills()
         child = self.processes.Process(target=run_claimed, args=(claim, self.settings, self.runner), daemon=False)
         try:
             child.start()
         except (OSError, EOFError) as error:
             log.warning("job %s: its process did not start: %r", claim.job_id, error)
-            return self._settle(claim, EXIT_CRASHED, "The job's process could not be started.")
+            return self._crash(claim, "The job's process could not be started.")
         watch = _Watch(self._database, self.settings, claim, child, self._is_stopping)
         try:
             reason = watch.until_gone()
         finally:
             _kill_group(child)
         # One that was asked to stop and had to be killed (in a long download, say) has not crashed.
-        self._settle(claim, EXIT_YIELDED if watch.is_asked_to_stop else child.exitcode, reason)
+        if watch.is_asked_to_stop or child.exitcode == EXIT_YIELDED:
+            self._settle(claim, JobRepository.hand_back)
+        elif reason is not None:
+            self._crash(claim, reason)
+        elif child.exitcode == -signal.SIGKILL:  # and not by us
+            self._crash(claim, *_killed_by(num_kills, self.oom_kills()))
+        elif child.exitcode != EXIT_ENDED:
+            self._crash(claim, _cause_of_death(child.exitcode))
         self._ring_waiting(claim)
 
-    def _settle(self, claim: Claim, exit_code: int | None, reason: str | None) -> None:
+    def _crash(self, claim: Claim, reason: str, is_memory: bool = False) -> None:
+        max_crashes = self.settings.max_crashes
+        self._settle(claim, lambda jobs, held: jobs.crash(held, max_crashes, reason, is_memory=is_memory))
+
+    def _settle(self, claim: Claim, tell: Callable[[JobRepository, Claim], None]) -> None:
         """Says in the table how the attempt ended, unless the child or another attempt already did."""
         try:
             with self._database.write() as session:
-                jobs = JobRepository(session)
-                if exit_code == EXIT_YIELDED:
-                    jobs.hand_back(claim)
-                elif exit_code != EXIT_ENDED or reason is not None:
-                    jobs.crash(claim, self.settings.max_crashes, reason or _cause_of_death(exit_code))
+                tell(JobRepository(session), claim)
         except Superseded:
             pass  # ended by the child, cancelled, or taken over
         except DatabaseUnavailable:
@@ -185,9 +196,17 @@ def _kill_group(child: BaseProcess) -> None:
     child.join()
 
 
+def _killed_by(oom_kills_before: int | None, oom_kills_after: int | None) -> tuple[str, bool]:
+    """Why a process that was killed was killed, and whether that was for memory. Where the kernel does not count those
+    kills, it is taken for one."""
+    if oom_kills_after is None:
+        return "The job's process was killed, most often because the machine ran out of memory.", True
+    if oom_kills_after == oom_kills_before:
+        return "The job's process was killed by signal 9, and not by the kernel for lack of memory.", False
+    return "The machine ran out of memory, so its kernel killed the job's process.", True
+
+
 def _cause_of_death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "The job's process was killed, most often because the machine ran out of memory."
     if exit_code is not None and exit_code < 0:
         return f"The job's process was ended by signal {-exit_code}."
     return f"The job's process ended unexpectedly with code {exit_code}; the worker's log says more."
