@@ -25,8 +25,8 @@ class FineTuningConfig(BaseModel):
     directions; `modules_to_save` is here to be refused with its reason.
     A checkpoint is written every `checkpoint_interval_seconds`, every `checkpoint_interval_steps` if that is set, and
     after each evaluation; the newest `num_checkpoints` are kept. The held-out examples are scored after each epoch, and
-    every `evaluation_interval_steps` if that is set. Training ends after `early_stopping_patience` evaluations without a
-    new lowest loss, and the weights of the lowest are what it gives; None trains to the end and gives the last.
+    every `evaluation_interval_steps` if that is set. Training ends after `early_stopping_patience` evaluations without
+    a new lowest loss, and the weights of the lowest are what it gives; None trains to the end and gives the last.
     Where memory is short, fewer tokens go through the model at a time; then, unless `gradient_checkpointing` is set,
     activations are computed again instead of kept; then, with `allow_4bit`, the base model is loaded in 4 bits.
     `trackers` also get the metrics; each must be installed where the training runs.

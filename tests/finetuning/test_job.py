@@ -186,6 +186,40 @@ def test_a_stopped_job_is_not_finished_and_goes_on_to_the_same_bytes(installatio
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_what_the_training_takes_is_said_before_its_first_step(installation: Installation) -> None:
+    job = installation.claim(installation.create())
+    installation.run(job)
+    events = installation.events(job, "message")
+    messages = [event.message for event in events]
+    tried = next(index for index, one in enumerate(messages) if one.startswith("Longest batch tried: "))
+    assert messages[tried + 1].startswith("Longest held-out batch tried: ")
+    figures = next(event for event in events if event.message.startswith("6 steps: 2 × 11 examples"))
+    assert figures.data["num_supervised_tokens"] < figures.data["num_tokens"]
+    assert figures.data["peak_memory_bytes"] < figures.data["total_memory_bytes"]
+    assert messages.index(figures.message) < next(i for i, one in enumerate(messages) if one.startswith("Training "))
+
+
+def test_after_a_death_for_lack_of_memory_the_next_attempt_starts_one_notch_lower(installation: Installation) -> None:
+    first = installation.claim(installation.create())
+    answers = iter([False] * 8 + [True])
+    installation.run(first, lambda: next(answers))
+    assert installation.row(first).progress["step"] > 0
+    with installation.database.write() as session:
+        JobRepository(session).crash(first.claim, 3, "Killed by the kernel.", is_memory=True)
+    second = installation.claim(installation.row(first))
+    installation.run(second)
+    assert installation.row(second).status == "succeeded"
+    (whole, halved) = (
+        [event.message for event in installation.events(second, "message") if event.attempt == attempt]
+        for attempt in (1, 2)
+    )
+    assert not any("Memory ran short" in message for message in whole)
+    (said,) = (message for message in halved if "Memory ran short" in message)
+    assert said.startswith("Memory ran short in an earlier attempt. At most ")
+    assert any(message.startswith("Resuming from the checkpoint") for message in halved)
+    assert not installation.storage.checkpoints(second.claim.job_id).exists()
+
+
 def test_a_superseded_attempt_publishes_nothing_and_leaves_no_files(installation: Installation) -> None:
     job = installation.claim(installation.create())
     stale = ClaimedJob(job.database, replace(job.claim, attempt=job.claim.attempt + 1))

@@ -52,7 +52,9 @@ class Frugality:
         4-bit weights. None if nothing is left."""
         if self.split is not None:
             is_joined = bool(self.split.is_joined)
-            tokens = sum(pass_lengths(heaviest(items, self.split, is_joined=is_joined), is_joined=is_joined))
+            step_size = config.batch_size * config.gradient_accumulation_steps
+            batch = heaviest(items, self.split, is_joined=is_joined, at_once=step_size)
+            tokens = sum(pass_lengths(batch, is_joined=is_joined))
             least = max(sum(pass_lengths([item], is_joined=is_joined)) for item in items)
             if tokens > least:
                 return replace(self, split=replace(self.split, max_tokens=max(tokens // 2, least)))
@@ -170,7 +172,7 @@ class _Run:
         """The preflight."""
         learner = Learner(self.model, self.config, self._frugality.split)
         with learner.running():
-            preflight(
+            has_fitted = preflight(
                 learner,
                 self._train_items,
                 self._validation_items,
@@ -178,7 +180,8 @@ class _Run:
                 report=self._report,
                 should_stop=should_stop,
             )
-        self._report(Notice(_why_checkpointing(self._frugality, self._wanted)))
+        if has_fitted:
+            self._report(Notice(_why_checkpointing(self._frugality, self._wanted)))
 
     def train(self, checkpoints: Checkpoints | None, should_stop: Callable[[], bool]) -> Trained:
         """From the last checkpoint on, if there is one."""
@@ -201,9 +204,9 @@ class _Run:
         """In one sentence. (The error itself must not be kept: it holds what the failed pass computed.)"""
         if error.detail != OutOfMemory.cure:
             return error.detail
-        place = f"in step {self._last_step + 1}" if self.is_training else "before the first batch"
+        place = f"after step {self._last_step}" if self.is_training else "before the first batch"
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return f"Memory ran out {place}, after the process had held up to {size(peak_bytes(device))}."
+        return f"Memory ran out {place}; the process had held up to {size(peak_bytes(device))}."
 
     def lower(self, reason: str) -> None:
         """One notch, and says so with the reason. Raises `OutOfMemory` if there is none."""
@@ -211,6 +214,7 @@ class _Run:
         if lower is None:
             raise OutOfMemory(f"{reason} {_advice(self._frugality, self._wanted)}")
         self._take(lower, reason)
+        _free(self._model)
 
     @property
     def model(self) -> PeftModel:
@@ -227,7 +231,6 @@ class _Run:
         return self._wanted.model_copy(update={"quantization": quantization})
 
     def _make_ready(self) -> None:
-        _free(self._model)
         if self._start is None:
             self._start = _weights(self.model)
         for name, parameter in trainable(self.model):

@@ -11,14 +11,14 @@ from itertools import cycle, islice
 
 from worker.base_models.formats import MASKED, Example, Learnable, PreferencePair, sequences
 from worker.finetuning.allocations import peak_allocated
-from worker.finetuning.batches import length_of
+from worker.finetuning.batches import length_of, micro_batches
 from worker.finetuning.learner import Learner
 
 SHORT = 128  # tokens of the longest example that is measured
-NUM_SUPERVISED = 256  # places at which the output layer is measured
+NUM_SUPERVISED = 512  # places at which the output layer is measured
 # Resident memory over what tensors hold: the C library's heap keeps gaps, and operations need room of their own.
-# Measured: 1.2 to 1.5 (GPT-2, LLaMA and T5 shapes; padded, joined and with checkpointing), no more after more passes.
-MARGIN = 1.5
+# Measured: 1.2 to 1.6 (GPT-2, LLaMA and T5 shapes; padded, joined and with checkpointing), no more after more passes.
+MARGIN = 1.7
 SPARE_BYTES = 64 * 1024 * 1024  # buffers of mathematical libraries, and what Python itself needs meanwhile
 
 
@@ -71,7 +71,8 @@ def footprint(learner: Learner, item: Learnable) -> Footprint:
     known = Footprint(
         four - 4 * quarter * by_token - 16 * quarter**2 * by_pair, by_token / width, by_pair / width, 0.0, 0.0
     )
-    copies = -(-NUM_SUPERVISED // (4 * quarter * width))
+    wanted = [short(4 * quarter, 1)] * -(-NUM_SUPERVISED // (4 * quarter * width))
+    copies = len(next(micro_batches(wanted, learner.split, is_joined=learner.is_joined)))  # in one pass
     lengths = [4 * quarter] * copies * width
 
     def head(share: float) -> float:

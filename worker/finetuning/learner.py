@@ -126,6 +126,13 @@ class Learner:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
+    def rehearse_evaluation(self, items: Sequence[Learnable]) -> None:
+        """Forward as in an evaluation, by each process on all of the items; nothing stays of it."""
+        self.prepared.eval()
+        for part in micro_batches(items, self.split, is_joined=self.is_joined):
+            self.objective.score(part)
+
+    @torch.no_grad()
     def evaluate(
         self, items: Sequence[Learnable], *, step: int, before_batch: Callable[[int], None]
     ) -> EvaluationMetrics:

@@ -43,11 +43,12 @@ def return_freed_memory() -> None:
 
 
 def available_bytes(device: torch.device) -> int:
-    """What this process may still take: on a CPU what the machine has left, or its container if that is less."""
+    """What this process may still take: on a CPU what the machine has left, its container, or its own limits
+    (`ulimit`), whichever is least."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([int(psutil.virtual_memory().available), *container_rooms()])
+    return min([int(psutil.virtual_memory().available), *container_rooms(), *_rooms_below_limits()])
 
 
 def container_rooms(root: Path = Path("/")) -> list[int]:
@@ -62,6 +63,13 @@ def container_rooms(root: Path = Path("/")) -> list[int]:
             mount, *names = _CGROUP_V1 if controllers else _CGROUP_V2
             rooms += [room for folder in _upwards(root / mount, path) if (room := _room(folder, *names)) is not None]
     return rooms
+
+
+def _rooms_below_limits() -> list[int]:
+    used = psutil.Process().memory_info()
+    limits = [(resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)]
+    rooms = [(resource.getrlimit(limit)[0], taken) for limit, taken in limits]
+    return [max(0, limit - taken) for limit, taken in rooms if limit != resource.RLIM_INFINITY]
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:

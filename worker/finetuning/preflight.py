@@ -26,34 +26,38 @@ def preflight(
     available: int | None = None,
     report: Report = lambda metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> None:
+) -> bool:
     """Tries the longest batch forward and backward, and the longest batch of held-out items, within
     `learner.running()`; all of the items must be learnable. Weights, optimizer and random numbers stay as they are.
 
     It runs at each start, also where a checkpoint is gone on from: that may be on another machine, or beside other
     programs. Raises `OutOfMemory`, in figures, if the process needs more than `available` bytes (default: what is
-    left); on a CPU before it takes them.
+    left); on a CPU before it takes them. False if it was asked to stop before it had tried anything.
     """
     device, is_joined = learner.accelerator.device, learner.is_joined
-    room = available_bytes(device) if available is None else available
+    # (several processes on a CPU are taken to share one machine's memory)
+    sharing = learner.accelerator.num_processes if device.type == "cpu" else 1
+    room = available_bytes(device) // sharing if available is None else available
     total = room + used_bytes(device)
-    batch = heaviest(train_items, learner.split, is_joined=is_joined)
+    plan = Plan.of(len(train_items), learner.config)
+    at_once = -(-plan.step_size // learner.accelerator.num_processes)
+    batch = heaviest(train_items, learner.split, is_joined=is_joined, at_once=at_once)
     words = f"{describe(batch, is_joined=is_joined)}, forward and backward"
     if device.type == "cpu":
         needed = needed_bytes(learner, batch, pass_lengths(batch, is_joined=is_joined), enough=room)
         if learner.any_process(needed > room):
             raise OutOfMemory(f"{_capital(words)}, would take about {size(needed)}, and {size(room)} are left.")
     if should_stop():
-        return
+        return False
     seconds = _tried(learner, lambda: learner.rehearse(batch), words, total)
     report(Notice(f"Longest batch tried: {words}, {size(peak_bytes(device))} of {size(total)}"))
     num_tokens = _counter(learner)
     seconds *= num_tokens(train_items) / num_tokens(batch) * learner.config.num_epochs
-    plan = Plan.of(len(train_items), learner.config)
     if validation_items and not should_stop():
-        batch = heaviest(validation_items, learner.split, is_joined=is_joined)
+        at_once = len(validation_items)
+        batch = heaviest(validation_items, learner.split, is_joined=is_joined, at_once=at_once)
         words = f"{describe(batch, is_joined=is_joined)}, forward"
-        once = _tried(learner, lambda: learner.evaluate(batch, step=0, before_batch=lambda _: None), words, total)
+        once = _tried(learner, lambda: learner.rehearse_evaluation(batch), words, total)
         report(Notice(f"Longest held-out batch tried: {words}, {size(peak_bytes(device))} of {size(total)}"))
         seconds += once * num_tokens(validation_items) / num_tokens(batch) * _num_evaluations(learner, plan)
     report(Notice(_precision(learner)))
@@ -71,16 +75,17 @@ def preflight(
             unit=learner.objective.unit,
         )
     )
+    return True
 
 
-def heaviest(items: Sequence[Learnable], split: Split, *, is_joined: bool) -> list[Learnable]:
-    """Those of the items that could go through the model together and would take the most memory: the longest ones,
-    and more that fill the pass; of padded passes, the one with most tokens."""
+def heaviest(items: Sequence[Learnable], split: Split, *, is_joined: bool, at_once: int) -> list[Learnable]:
+    """Those of the items that would take the most memory if they came together, `at_once` of them (a step's): the
+    longest ones, and more that fill the pass; of padded passes, the one with most tokens."""
     ordered = sorted(items, key=length_of, reverse=True)
     if is_joined:
-        return _filled(ordered, split.max_tokens)
+        return _filled(ordered, split.max_tokens)[:at_once]
     starts = [0, *(i for i in range(1, len(ordered)) if length_of(ordered[i]) < length_of(ordered[i - 1]))]
-    passes = [next(micro_batches(ordered[start : start + split.max_examples], split)) for start in starts]
+    passes = [next(micro_batches(ordered[start : start + at_once], split)) for start in starts]
     return max(map(list, passes), key=lambda one: sum(pass_lengths(one, is_joined=False)))
 
 

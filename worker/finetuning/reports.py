@@ -123,8 +123,8 @@ class Preflight:
         minutes = f"{self.seconds / 60:,.0f} minutes" if self.seconds > 180 else f"{self.seconds:.0f} seconds"
         return (
             f"{self.total_steps:,} steps: {self.num_epochs} × {self.num_examples:,} {self.unit} with "
-            f"{self.num_tokens:,} tokens, {100 * share:.0f} % of them learned, at most {self.longest_tokens:,} in one; about "
-            f"{minutes} in all"
+            f"{self.num_tokens:,} tokens, {100 * share:.0f} % of them learned, at most {self.longest_tokens:,} in one; "
+            f"about {minutes} in all"
         )
 
 
