@@ -10,18 +10,21 @@ from fastapi import FastAPI
 
 from api.adapters.endpoints import router as adapters
 from api.answers.endpoints import router as answers
+from api.answers.records import router as answer_records
+from api.batches.endpoints import router as batches
 from api.documents.endpoints import router as documents
 from api.errors import ERROR_RESPONSES, add_error_handlers
 from api.fine_tuning.endpoints import router as fine_tuning
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.metrics.endpoints import router as metrics
 from api.middleware import BodyLimit, RequestId, SameSite
 from api.models.endpoints import router as models
 from api.root import router as root
 from api.services import open_services
 from shared.settings import Settings, get_settings
 
-ROUTERS = (root, documents, fine_tuning, jobs, adapters, answers, models, health)
+ROUTERS = (root, documents, fine_tuning, jobs, batches, adapters, answers, answer_records, models, health, metrics)
 _LARGEST_BODY = 1024 * 1024  # of anything but an upload
 _MULTIPART_OVERHEAD = 64 * 1024  # boundaries and headers around an upload's files
 

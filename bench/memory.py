@@ -36,7 +36,7 @@ PARTS = ("defaults", "growth")
 BUDGET_BYTES = 6 * GB
 PLAIN_BATCHES = (1, 2, 4)
 GROWTH_SHAPES = ("gpt2-8x512", "gpt2-8x512-50k")
-BATCHES, LENGTHS = (1, 4, 16), (64, 256, 512)
+BATCHES, LENGTHS = (1, 4, 16), (128, 512)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _defaults(setting: Setting, chosen: Namespace, folder: Path) -> None:
             base,
             Load(size, length, max(chosen.plain_tokens // (size * length), 1)),
         )
-        for size in PLAIN_BATCHES
+        for size in chosen.plain_batches
     }
     fitting = [size for size, one in plain.items() if isinstance(one, Footprint) and one.peak_bytes <= BUDGET_BYTES]
     largest = f"the largest that fits is {max(fitting)} × {length}" if fitting else "none fits"
@@ -145,7 +145,7 @@ def _growth(setting: Setting, chosen: Namespace, folder: Path) -> None:
         {"setting": asdict(setting), "options": vars(chosen), "rows": raw},
         notes=[
             "One step of one micro-batch, each in a process of its own. Growth: peak less what the process held "
-            "with its model loaded, before the step."
+            "with its model loaded, before the step. Ours takes a micro-batch in as many passes as its loop chooses."
         ],
         is_kept=not chosen.quick,
     )
@@ -323,6 +323,7 @@ def _parsed(options: Sequence[str]) -> Namespace:
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--steps", type=int, default=1, help="timed steps at the default configuration")
     parser.add_argument("--plain-tokens", type=int, default=2048, help="timed tokens of plain PEFT")
+    parser.add_argument("--plain-batches", type=int, nargs="*", default=list(PLAIN_BATCHES), help="plain PEFT's")
     parser.set_defaults(growth_shapes=list(GROWTH_SHAPES), lengths=list(LENGTHS), batches=list(BATCHES))
     if parser.parse_known_args(options)[0].quick:
         parser.set_defaults(shape="tiny", growth_shapes=["tiny"], lengths=[64], batches=[4], plain_tokens=512)

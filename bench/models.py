@@ -58,6 +58,15 @@ SHAPES: dict[str, PreTrainedConfig] = {
     "tiny-llama": LlamaConfig(
         vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, **_SPECIAL
     ),
+    "gpt2-124m": GPT2Config(vocab_size=50257, n_embd=768, n_layer=12, n_head=12, **_SPECIAL),
+    "llama-134m": LlamaConfig(
+        vocab_size=32000,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        **_SPECIAL,
+    ),
     "gpt2-8x512": GPT2Config(vocab_size=8192, n_embd=512, n_layer=8, n_head=8, **_SPECIAL),
     "gpt2-8x512-50k": GPT2Config(vocab_size=50257, n_embd=512, n_layer=8, n_head=8, **_SPECIAL),
     "dialogpt-medium": GPT2Config(vocab_size=50257, n_embd=1024, n_layer=24, n_head=16, **_SPECIAL),

@@ -26,14 +26,16 @@ def publish(
     raw: dict[str, Any],
     *,
     notes: Sequence[str] = (),
+    appendix: Sequence[str] = (),
     accelerator: str | None = None,
     is_kept: bool = True,
 ) -> None:
-    """Prints the table, `notes` below it, and keeps it with the raw figures and the machine they were taken on."""
+    """Prints the table, `notes` and the lines of the `appendix` below it, and keeps it with the raw figures and the
+    machine they were taken on."""
     cores = f"{os.cpu_count()} cores" if accelerator is None else f"{accelerator}, {os.cpu_count()} cores"
     machine = f"{cores}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     lines = [f"# {title}", "", f"On {machine}.", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
-    text = "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+    text = "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes), *appendix]) + "\n"
     print(text)
     if is_kept:
         RESULTS.mkdir(exist_ok=True)

@@ -8,7 +8,8 @@ FinetunedError                       500 internal_error
 │   ├── DocumentNotFound             404 document_not_found
 │   ├── JobNotFound                  404 job_not_found
 │   ├── AdapterNotFound              404 adapter_not_found
-│   └── VersionNotFound              404 version_not_found
+│   ├── VersionNotFound              404 version_not_found
+│   └── AnswerNotFound               404 answer_not_found
 ├── IllegalTransition                409 illegal_transition
 ├── VersionInUse                     409 version_in_use
 ├── DocumentError                    422 document_error
@@ -109,6 +110,11 @@ class AdapterNotFound(NotFound):
 class VersionNotFound(NotFound):
     code = "version_not_found"
     cure = "This adapter has no such version; GET /fine-tuning/adapters/{name} lists them."
+
+
+class AnswerNotFound(NotFound):
+    code = "answer_not_found"
+    cure = "No such answer, or it is not kept any more; GET /fine-tuning/answers lists them."
 
 
 class IllegalTransition(FinetunedError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-PREFIX_BY_JOB_KIND = {"setup": "setup-", "training": "ftjob-"}
+PREFIX_BY_JOB_KIND = {"setup": "setup-", "training": "ftjob-", "batch": "batch_"}
 
 
 def new_id(prefix: str) -> str:

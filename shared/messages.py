@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -19,19 +21,39 @@ class Turn(_Message):
 
 
 class Sampling(_Message):
-    """How the answer's tokens are chosen. Temperature 0 is greedy; `seed` makes sampling repeatable."""
+    """How the answer's tokens are chosen: penalties, then temperature, then top-k, then top-p.
 
-    max_new_tokens: int = Field(128, ge=1, le=8192)
-    temperature: float = Field(0.0, ge=0.0, le=2.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    `stop` ends an answer before any of these strings; `logprobs` asks for each token's natural log-probability
+    and for those of so many likeliest tokens in its place; `n` answers are given to the one question.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    max_new_tokens: int = Field(
+        128, ge=1, le=8192, description="Fewer where the model's context has less room after the question."
+    )
+    temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 always takes the likeliest token.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Probability of the likeliest tokens to choose from.")
+    top_k: int = Field(0, ge=0, le=2**31 - 1, description="Number of the likeliest tokens to choose from; 0: all.")
+    repetition_penalty: float = Field(
+        1.0, gt=0.0, le=100.0, description="Above 1 makes what the question or the answer holds less likely."
+    )
+    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0, description="Each time that the answer holds a token.")
+    presence_penalty: float = Field(0.0, ge=-2.0, le=2.0, description="Once, if the answer holds a token.")
+    stop: tuple[StopString, ...] = Field((), max_length=4, description="The answer ends before any of these strings.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Equal seeds give equal answers.")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Give each token's log-probability, and so many of the likeliest in its place."
+    )
+    n: int = Field(1, ge=1, le=8, description="Number of answers.")
 
 
 class Question(_Message):
     """A question on the way to an inference worker.
 
     `adapter` None asks the base `model` itself; `version` None asks the adapter's live version.
-    `deadline` is in Unix seconds; `reply_to` is the stream of the API process that waits.
+    `deadline` is in Unix seconds; `reply_to` is the stream of the API process that waits. A background question (a
+    batch's) is answered behind those that are not, and as a whole, not token by token.
     """
 
     id: str
@@ -45,6 +67,7 @@ class Question(_Message):
     fallback: bool = True
     deadline: float
     asked_at: float
+    is_background: bool = False
 
 
 class Usage(_Message):
@@ -65,21 +88,54 @@ class Quality(_Message):
     repetition: float
 
 
-class TokenChunk(_Message):
-    """Text that has just been generated; chunks of one question come in order.
+class LikelyToken(_Message):
+    """A token by its text and its bytes, which may be part of a character, and its natural log-probability."""
 
-    `offset` counts the answer's characters before this chunk. Text may come twice, when a worker repeats a write
-    or another worker takes the question over: who reads skips what lies before the end of what it has.
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float
+
+
+class TokenLogprob(LikelyToken):
+    """A token of the answer, with the likeliest ones in its place."""
+
+    top_logprobs: tuple[LikelyToken, ...] = ()
+
+
+class TokenChunk(_Message):
+    """Text of one choice that has just been generated; chunks of one choice come in order.
+
+    `offset` counts the choice's characters before this chunk, `logprobs_offset` its log-probabilities. Both may come
+    twice, when a worker repeats a write or another worker takes the question over: who reads skips what lies before
+    the end of what it has.
     """
 
     type: Literal["token"] = "token"
     question_id: str
     text: str
     offset: int = Field(0, ge=0)
+    choice: int = Field(0, ge=0)
+    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs_offset: int = Field(0, ge=0)
+
+
+class Choice(_Message):
+    """One of several answers to a question. `logprobs` is None unless they were asked for."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    completion_tokens: int
+    quality: Quality
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class Answer(_Message):
-    """The end of an answer, with its whole text and who gave it. Times are in milliseconds."""
+    """The end of an answer, with its whole text and who gave it. Times are in milliseconds.
+
+    `choices` are all answers where more than one was asked for. The text, `finish_reason`, `quality` and `logprobs`
+    here are those of the first; `usage` counts the tokens of all.
+    """
 
     type: Literal["answer"] = "answer"
     question_id: str
@@ -94,6 +150,8 @@ class Answer(_Message):
     quality: Quality
     queue_ms: float
     first_token_ms: float
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    choices: tuple[Choice, ...] = ()
 
 
 class Refusal(_Message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import now
@@ -155,6 +155,37 @@ class Promotion(Base):
     action: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class AnswerRecord(Base):
+    """What was measured of one answer, and what its reader thought of it; the texts only where the settings allow.
+
+    `thumb` is `up`, `down` or None. Rows are removed when they are older than the settings say.
+    """
+
+    __tablename__ = "answers"
+    __table_args__ = (Index("ix_answers_page", "project_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(512))
+    adapter: Mapped[str | None] = mapped_column(String(128))
+    version: Mapped[int | None]
+    fallback: Mapped[bool]
+    fallback_reason: Mapped[str | None] = mapped_column(String(1000))
+    finish_reason: Mapped[str] = mapped_column(String(16))
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    mean_logprob: Mapped[float]
+    repetition: Mapped[float]
+    queue_ms: Mapped[float]
+    first_token_ms: Mapped[float]
+    token_ms: Mapped[float | None]
+    query: Mapped[str | None] = mapped_column(Text())
+    answer: Mapped[str | None] = mapped_column(Text())
+    thumb: Mapped[str | None] = mapped_column(String(4))
+    comment: Mapped[str | None] = mapped_column(String(2000))
+    created_at: Mapped[float] = mapped_column(server_default=now(), index=True)
 
 
 class Worker(Base):

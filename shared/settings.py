@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -67,10 +68,19 @@ class Settings(BaseSettings):
     extraction_memory_bytes: int = Field(768 * 1024 * 1024, description="Most memory to extract one document.")
 
     # Inference
+    inference_engine: Literal["auto", "builtin", "vllm"] = Field(
+        "auto", description="Auto: vLLM where it is installed, there is a GPU and it knows the model; else our own."
+    )
     max_batch_size: int = Field(16, description="Most sequences generated at once.")
     max_loaded_models: int = Field(2, description="Base models an inference worker keeps loaded.")
     max_loaded_adapters: int = Field(16, description="Adapters kept loaded beside one base model.")
+    inference_weights: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="Format of the base model's weights: auto is exact on CPUs, half precision on GPUs.",
+    )
     fallback: bool = Field(True, description="Whether the base model answers when the adapter cannot.")
+    store_queries: bool = Field(False, description="Whether the texts of queries and answers are kept in the database.")
+    answer_retention_days: float = Field(30.0, ge=0, description="How long an answer's figures and texts are kept.")
 
     @property
     def resolved_database_url(self) -> str:

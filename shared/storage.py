@@ -42,6 +42,10 @@ class Storage:
         """The folder of what a training job's trackers write to disk; they make it."""
         return self.root / "training-logs" / job_id
 
+    def batch_output(self, job_id: str) -> Path:
+        """The file of a batch job's answers; the job makes it."""
+        return self.root / "batches" / f"{job_id}.jsonl"
+
     def version(self, version_id: str) -> Path:
         """The folder of a published adapter version; it never changes."""
         return self.root / "adapters" / version_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 QUESTIONS = "finetuned:questions"  # stream; every entry is {"question": JSON}
+BACKGROUND_QUESTIONS = "finetuned:questions:background"  # the same, of batches: read when no other question waits
 GROUP = "inference"  # consumer group of all inference workers
 ABORTS = "finetuned:aborts"  # publish/subscribe channel; the payload is a question's id
 MAX_REPLIES = 100_000  # entries kept in one API process's reply stream

@@ -77,6 +77,9 @@ def _addressee(session: Session, project: str, settings: Settings, asked: QueryR
 
 
 async def _form_values(request: Request) -> dict[str, Any]:
-    """The form's fields; one that was left empty counts as left out, except the question."""
+    """The form's fields; one that was left empty counts as left out, except the question. `stop` may be repeated."""
     form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
-    return {name: value for name, value in form.items() if value != "" or name == "query"}
+    values: dict[str, Any] = {name: value for name, value in form.items() if value != "" or name == "query"}
+    if "stop" in values:
+        values["stop"] = form.getlist("stop")
+    return values

@@ -12,10 +12,12 @@ from api.answers.dispatcher import PendingAnswer
 from api.answers.schemas import QueryAnswer, Token, query_answer
 from api.errors import ErrorAnswer
 from api.sse import sse_event
-from shared.errors import FinetunedError
+from shared.errors import FinetunedError, Unavailable
 from shared.messages import Answer, TokenChunk
 
 Result = TypeVar("Result")
+
+_ANSWERED_DIFFERENTLY = "The worker stopped, and another would answer differently; ask again."
 
 
 async def deliver_whole(request: Request, pending: PendingAnswer) -> QueryAnswer:
@@ -37,19 +39,46 @@ async def deliver_stream(request: Request, pending: PendingAnswer) -> AsyncItera
 
 
 async def _events(pending: PendingAnswer, reply: TokenChunk | Answer) -> AsyncIterator[bytes]:
-    length = 0
+    sent = [_SentChoice() for _ in range(pending.question.sampling.n)]
     try:
         while isinstance(reply, TokenChunk):
-            new_text = reply.text[max(0, length - reply.offset) :]  # another worker may have begun anew
-            length = max(length, reply.offset + len(reply.text))
-            if new_text:
-                yield sse_event("token", Token(text=new_text))
+            token = sent[reply.choice].extended_by(reply)
+            if token.text or token.logprobs:
+                token = token if len(sent) > 1 else token.model_copy(update={"choice": None})
+                yield sse_event("token", token.model_dump(exclude_none=True))
             reply = await pending.next()
+        for one, text in zip(sent, [choice.text for choice in reply.choices] or [reply.text], strict=True):
+            one.check_end(text)
         yield sse_event("answer", query_answer(pending.question, reply))
     except FinetunedError as error:  # the status has left already
         yield sse_event("error", ErrorAnswer(error=error.code, detail=error.detail))
     finally:
         pending.close()
+
+
+class _SentChoice:
+    """What the client has of an answer. Another worker that takes the question over begins anew, and may have another
+    version, so that what comes twice is compared: an answer is never continued with words of another."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._num_logprobs = 0
+
+    def extended_by(self, chunk: TokenChunk) -> Token:
+        """What is new in a chunk. Raises `Unavailable` if it does not continue what was sent."""
+        overlap = self._text[chunk.offset : chunk.offset + len(chunk.text)]
+        if chunk.offset > len(self._text) or not chunk.text.startswith(overlap):
+            raise Unavailable(_ANSWERED_DIFFERENTLY)
+        new_text = chunk.text[len(overlap) :]
+        new_logprobs = chunk.logprobs[max(0, self._num_logprobs - chunk.logprobs_offset) :]
+        self._text += new_text
+        self._num_logprobs += len(new_logprobs)
+        return Token(text=new_text, choice=chunk.choice, logprobs=new_logprobs or None)
+
+    def check_end(self, text: str) -> None:
+        """Raises `Unavailable` if the whole `text` does not begin with what was sent."""
+        if not text.startswith(self._text):
+            raise Unavailable(_ANSWERED_DIFFERENTLY)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -5,30 +5,30 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from shared.messages import Answer, Quality, Question, Sampling, Usage
+from shared.messages import Answer, Choice, Quality, Question, Sampling, TokenLogprob, Usage
 from shared.setup_parameters import ADAPTER_NAME
 
 
-class QueryRequest(BaseModel):
-    """A question. Without `adapter` and `model`, the adapter that was published last answers.
+class QueryRequest(Sampling):
+    """A question, and how its answer is chosen: penalties, then temperature, then top-k, then top-p.
 
-    `model` asks a base model itself. Temperature 0 always takes the likeliest token.
+    Without `adapter` and `model`, the adapter that was published last answers; `model` asks a base model itself. A
+    question that fills the model's context is refused; an answer that fills it ends there, with `length`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     query: str = Field(min_length=1, max_length=200_000)
     adapter: str | None = Field(None, pattern=ADAPTER_NAME)
     model: str | None = Field(None, min_length=1, max_length=512)
     version: int | None = Field(None, ge=1, le=2**31 - 1, description="Default: the live version.")
-    max_new_tokens: int = Field(128, ge=1, le=8192)
-    temperature: float = Field(0.0, ge=0.0, le=2.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
     stream: bool = False
     fallback: bool | None = Field(None, description="Whether the base model may answer instead of the adapter.")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_several(cls, stop: Any) -> Any:
+        return (stop,) if isinstance(stop, str) else stop or ()
 
     @model_validator(mode="after")
     def _one_addressee(self) -> QueryRequest:
@@ -37,13 +37,25 @@ class QueryRequest(BaseModel):
         return self
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed
-        )
+        return Sampling.model_validate(self.model_dump(include=set(Sampling.model_fields)))
+
+
+class QueryChoice(BaseModel):
+    """One of several answers."""
+
+    index: int
+    answer: str
+    finish_reason: Literal["stop", "length"]
+    completion_tokens: int
+    quality: Quality
+    logprobs: tuple[TokenLogprob, ...] | None
 
 
 class QueryAnswer(BaseModel):
-    """An answer, and who gave it: `adapter` and `version` null means the base model. Times in milliseconds."""
+    """An answer, and who gave it: `adapter` and `version` null means the base model. Times in milliseconds.
+
+    With `n` above 1, `choices` are all answers; `answer`, `finish_reason`, `quality` and `logprobs` are the first's.
+    """
 
     id: str
     object: Literal["answer"] = "answer"
@@ -59,12 +71,16 @@ class QueryAnswer(BaseModel):
     latency_ms: float
     queue_ms: float
     first_token_ms: float
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    choices: tuple[QueryChoice, ...] | None = None
 
 
 class Token(BaseModel):
-    """A piece of a streamed answer."""
+    """A piece of a streamed answer: of which choice, if there are several, and with log-probabilities, if asked for."""
 
     text: str
+    choice: int | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 def query_answer(question: Question, answer: Answer) -> QueryAnswer:
@@ -82,6 +98,19 @@ def query_answer(question: Question, answer: Answer) -> QueryAnswer:
         latency_ms=round(1000 * (time.time() - question.asked_at), 1),
         queue_ms=answer.queue_ms,
         first_token_ms=answer.first_token_ms,
+        logprobs=answer.logprobs,
+        choices=tuple(map(_choice, answer.choices)) or None,
+    )
+
+
+def _choice(choice: Choice) -> QueryChoice:
+    return QueryChoice(
+        index=choice.index,
+        answer=choice.text,
+        finish_reason=choice.finish_reason,
+        completion_tokens=choice.completion_tokens,
+        quality=choice.quality,
+        logprobs=choice.logprobs,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.answers.summary import AnswersSummary
 from shared.setup_parameters import ADAPTER_NAME
 from shared.training_config import FineTuningConfig
 
@@ -76,7 +77,8 @@ class TrainAnswer(BaseModel):
 class StatusAnswer(BaseModel):
     """What the installation can do. `trained`: some version is live; `available`: it can answer at this moment.
 
-    `missing` says, one sentence each, what keeps something from working and what to do about it.
+    `version` is the live one and `serving_version` the one that answers: where the live one is broken, the one that
+    was live before. `missing` says, one sentence each, what keeps something from working and what to do about it.
     """
 
     trained: bool
@@ -84,6 +86,7 @@ class StatusAnswer(BaseModel):
     model: str
     adapter: str | None
     version: int | None
+    serving_version: int | None
     base_model: str
     running_jobs: int
     queued_jobs: int
@@ -91,6 +94,7 @@ class StatusAnswer(BaseModel):
     inference_workers: int
     training_workers: int
     setup_workers: int
+    answers: AnswersSummary
     missing: list[str]
 
 

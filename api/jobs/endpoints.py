@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Header, Query
 from starlette.responses import Response
 
+from api.batches.aborting import abort_questions
 from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.jobs.following import Followed, follow
 from api.jobs.schemas import (
@@ -52,14 +53,19 @@ def get_job(job_id: Id, session: ReadSession, project: Project) -> JobAnswer:
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: Id, session: WriteSession, project: Project) -> JobAnswer:
+def cancel_job(
+    job_id: Id, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
+) -> JobAnswer:
     """Ends a job that has not ended, and the jobs that wait for it."""
-    return job_answer(JobRepository(session).cancel(project, job_id), None)
+    job = JobRepository(session).cancel(project, job_id)
+    if job.kind == "batch":
+        background.add_task(abort_questions, services.redis, job.id)
+    return job_answer(job, None)
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: Id, session: WriteSession, project: Project) -> JobAnswer:
-    """Lets a training rest: a running one writes a checkpoint first (`pausing`, then `paused`)."""
+    """Lets a training or a batch rest: a running one keeps what it has first (`pausing`, then `paused`)."""
     return job_answer(JobRepository(session).pause(project, job_id), None)
 
 
@@ -67,7 +73,7 @@ def pause_job(job_id: Id, session: WriteSession, project: Project) -> JobAnswer:
 def resume_job(
     job_id: Id, session: WriteSession, services: AppServices, project: Project, background: BackgroundTasks
 ) -> JobAnswer:
-    """Queues a paused training again; it goes on from its last checkpoint."""
+    """Queues a paused job again; it goes on where it stopped."""
     jobs = JobRepository(session)
     job = jobs.resume(project, job_id)
     background.add_task(services.bell.ring, job.kind, job.id)

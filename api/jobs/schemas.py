@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from api.documents.schemas import Problem
 from shared.models import Job, JobEvent
 
-JobKind = Literal["setup", "training"]
+JobKind = Literal["setup", "training", "batch"]
 JobStatus = Literal["queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
 
 
 class Progress(BaseModel):
-    """How far a job is. Training names steps and losses, setup its documents; more names may come."""
+    """How far a job is. Training names steps and losses, setup its documents, a batch its lines as
+    steps; more names may come."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -76,7 +77,7 @@ def job_answer(job: Job, queue_position: int | None) -> JobAnswer:
         kind=job.kind,
         status=job.status,
         adapter=job.parameters.get("adapter"),
-        model=job.parameters.get("config", {}).get("model_name"),
+        model=job.parameters.get("config", {}).get("model_name") or job.parameters.get("model"),
         progress=Progress.model_validate(job.progress),
         queue_position=queue_position,
         result=job.result,

@@ -63,6 +63,21 @@ class AdapterRepository:
         wanted = select(Promotion).where(Promotion.adapter_id == adapter.id)
         return self.session.scalars(wanted.order_by(Promotion.id.desc())).all()
 
+    def earlier(self, adapter: Adapter) -> Sequence[AdapterVersion]:
+        """The versions that were live before the present one and still exist, the latest first.
+
+        Walks the history back over rollbacks: what `promote` did is undone once, not swung to and fro.
+        """
+        existing = {version.number: version for version in self.versions(adapter)}
+        stack: list[int] = []
+        for move in reversed(self.history(adapter)):
+            if move.action == "rollback":
+                stack = stack[: stack.index(move.to_number) + 1] if move.to_number in stack else stack
+            elif move.to_number is not None:
+                stack.append(move.to_number)
+        numbers = dict.fromkeys(number for number in reversed(stack[:-1]) if number != adapter.live_number)
+        return [existing[number] for number in numbers if number in existing]
+
     def publish(self, project_id: str, name: str, version: AdapterVersion) -> AdapterVersion:
         """Enters a version whose folder is in its final place, numbers it and makes it live.
 
@@ -91,10 +106,10 @@ class AdapterRepository:
     def rollback(self, project_id: str, name: str, reason: str) -> Adapter:
         """Makes the version live that was live before the present one."""
         adapter = self._locked(project_id, name)
-        previous = self._previous(adapter)
-        if previous is None:
+        earlier = self.earlier(adapter)
+        if not earlier:
             raise IllegalTransition(f"Adapter '{name}' has no earlier live version to go back to.")
-        self._move(adapter, previous, "rollback", reason)
+        self._move(adapter, earlier[0].number, "rollback", reason)
         return adapter
 
     def delete_version(self, project_id: str, name: str, number: int) -> AdapterVersion:
@@ -110,6 +125,26 @@ class AdapterRepository:
         """Notes why a version's files cannot be served, for the status to show; None: they can."""
         self.session.get_one(AdapterVersion, version_id).broken_reason = reason and reason[:1000]
 
+    def broken(self, project_id: str) -> Sequence[tuple[Adapter, AdapterVersion]]:
+        """The live versions that workers found broken, by the names of their adapters."""
+        rows = self.session.execute(
+            select(Adapter, AdapterVersion)
+            .join(AdapterVersion, AdapterVersion.adapter_id == Adapter.id)
+            .where(
+                Adapter.project_id == project_id,
+                AdapterVersion.number == Adapter.live_number,
+                AdapterVersion.broken_reason.is_not(None),
+            )
+            .order_by(Adapter.name)
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def serving(self, adapter: Adapter, live: AdapterVersion) -> AdapterVersion | None:
+        """The version that answers for the live one: itself, or where it is broken the latest whole one that was
+        live before; None if there is none."""
+        candidates = [live] if live.broken_reason is None else self.earlier(adapter)
+        return next((one for one in candidates if one.broken_reason is None), None)
+
     def latest(self, project_id: str) -> tuple[Adapter, AdapterVersion] | None:
         """The live version that was published last, of any adapter."""
         row = self.session.execute(
@@ -120,18 +155,6 @@ class AdapterRepository:
             .limit(1)
         ).first()
         return None if row is None else (row[0], row[1])
-
-    def _previous(self, adapter: Adapter) -> int | None:
-        """Walks the history back over rollbacks: what `promote` did is undone once, not swung to and fro."""
-        existing = {version.number for version in self.versions(adapter)}
-        stack: list[int] = []
-        for move in reversed(self.history(adapter)):
-            if move.action == "rollback":
-                stack = stack[: stack.index(move.to_number) + 1] if move.to_number in stack else stack
-            elif move.to_number is not None:
-                stack.append(move.to_number)
-        earlier = [number for number in stack[:-1] if number in existing and number != adapter.live_number]
-        return earlier[-1] if earlier else None
 
     def _move(self, adapter: Adapter, number: int, action: str, reason: str) -> None:
         self.session.add(

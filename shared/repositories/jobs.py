@@ -16,6 +16,7 @@ from shared.models import Job, JobEvent
 
 ENDED = ("succeeded", "failed", "cancelled")
 HELD = ("running", "pausing")
+PAUSABLE = ("training", "batch")
 LACK_OF_MEMORY = "memory"  # the `cause` of a crash in its event's data
 
 
@@ -101,11 +102,10 @@ class JobRepository:
         ahead = select(func.count()).where(Job.status == "queued", Job.kind == job.kind, is_ahead)
         return self.session.scalar(ahead) or 0
 
-    def count(self, project_id: str) -> dict[str, int]:
-        """Number of jobs by status."""
-        rows = self.session.execute(
-            select(Job.status, func.count()).where(Job.project_id == project_id).group_by(Job.status)
-        )
+    def count(self, project_id: str | None) -> dict[str, int]:
+        """Number of jobs by status, of one project or of all."""
+        wanted = select(Job.status, func.count()).group_by(Job.status)
+        rows = self.session.execute(wanted if project_id is None else wanted.where(Job.project_id == project_id))
         return {row[0]: row[1] for row in rows}
 
     def cancel(self, project_id: str, job_id: str) -> Job:
@@ -117,9 +117,10 @@ class JobRepository:
         return self.get(project_id, job_id)
 
     def pause(self, project_id: str, job_id: str) -> Job:
-        """A running training writes a checkpoint and then rests (`pausing`, `paused`); a queued job rests at once."""
-        if self.get(project_id, job_id).kind != "training":
-            raise IllegalTransition("Only training jobs can be paused; cancel this one or let it end.")
+        """A running training writes a checkpoint and then rests (`pausing`, `paused`), a batch its last answers; a
+        queued job rests at once."""
+        if self.get(project_id, job_id).kind not in PAUSABLE:
+            raise IllegalTransition("Only training and batch jobs can be paused; cancel this one or let it end.")
         if not self._update(Job.id == job_id, Job.status == "queued", status="paused"):
             self._move(project_id, job_id, ("running",), status="pausing")
         return self.get(project_id, job_id)

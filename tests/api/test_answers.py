@@ -18,7 +18,7 @@ from api.main import create_app
 from shared import migrations
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.messages import Question, Reply, Sampling
+from shared.messages import Choice, LikelyToken, Quality, Question, Reply, Sampling, TokenChunk, TokenLogprob
 from shared.settings import Settings
 from shared.streams import QUESTIONS, replies_of
 from tests.api.conftest import RedisServer, beat, publish
@@ -70,6 +70,15 @@ def test_a_question_is_answered_from_a_form_or_json(
         ({"query": ""}, "query"),
         ({"query": "x", "temperature": 3}, "temperature"),
         ({"query": "x", "temprature": 1}, "temprature"),
+        ({"query": "x", "temperature": "nan"}, "temperature"),
+        ({"query": "x", "top_k": -1}, "top_k"),
+        ({"query": "x", "repetition_penalty": 0}, "repetition_penalty"),
+        ({"query": "x", "frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"query": "x", "presence_penalty": -3}, "presence_penalty"),
+        ({"query": "x", "n": 9}, "n"),
+        ({"query": "x", "logprobs": 21}, "logprobs"),
+        ({"query": "x", "stop": ["1", "2", "3", "4", "5"]}, "stop"),
+        ({"query": "x", "stop": ["ok", "s" * 257]}, "stop"),
         ({"query": "x", "model": "demo", "adapter": "handbook"}, "model"),
     ],
 )
@@ -78,6 +87,26 @@ def test_a_wrong_question_is_refused_with_the_field(client: TestClient, body: di
         found = client.post(QUERY, **form)  # type: ignore[arg-type]
         assert (found.status_code, found.json()["error"]) == (422, "invalid_request")
         assert named in found.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["json", "data"])
+def test_everything_that_chooses_tokens_reaches_the_worker(client: TestClient, worker: FakeWorker, kind: str) -> None:
+    sampling = Sampling(
+        max_new_tokens=9, temperature=0.5, top_p=0.9, top_k=40, repetition_penalty=1.5, frequency_penalty=-0.5,
+        presence_penalty=2.0, stop=("END", "\n"), seed=3, logprobs=0, n=2,
+    )  # fmt: skip
+    assert set(Sampling.model_fields) == sampling.model_fields_set
+    found = client.post(QUERY, **{kind: {"query": "Hello", **sampling.model_dump()}})  # type: ignore[arg-type]
+    assert found.status_code == 200
+    assert worker.questions[0].sampling == sampling
+
+
+@pytest.mark.parametrize(("stop", "expected"), [("END", ("END",)), (["END"], ("END",)), ([], ()), (None, ())])
+def test_a_stop_string_need_not_stand_in_a_list(
+    client: TestClient, worker: FakeWorker, stop: object, expected: tuple[str, ...]
+) -> None:
+    client.post(QUERY, json={"query": "Hello", "stop": stop})
+    assert worker.questions[0].sampling.stop == expected
 
 
 def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:
@@ -129,6 +158,56 @@ def test_a_stream_repeats_no_text_when_another_worker_begins_the_answer_anew(
     with FakeWorker(settings.resolved_redis_url, die_and_begin_anew):
         events = _events(client.post(QUERY, json={"query": "Hello", "stream": True}).text)
     assert [data["text"] for name, data in events if name == "token"] == ["Hel", "lo"]
+
+
+def _logprob(text: str) -> TokenLogprob:
+    likely = LikelyToken(token=text, bytes=tuple(text.encode()), logprob=-0.5)
+    return TokenLogprob(**likely.model_dump(), top_logprobs=(likely,))
+
+
+def _two_answers(question: Question) -> list[Reply]:
+    """Two choices, token by token in turn; a worker that begins anew says the first tokens twice."""
+    texts = ("abc", "xyz")
+    chunks: list[Reply] = [
+        TokenChunk(
+            question_id=question.id, text=text[place], offset=place, choice=choice,
+            logprobs=(_logprob(text[place]),), logprobs_offset=place,
+        )
+        for place in (0, 0, 1, 2)
+        for choice, text in enumerate(texts)
+    ]  # fmt: skip
+    choices = tuple(
+        Choice(
+            index=index, text=text, finish_reason="length", completion_tokens=3,
+            quality=Quality(mean_logprob=-0.5, repetition=0.0), logprobs=tuple(map(_logprob, text)),
+        )
+        for index, text in enumerate(texts)
+    )  # fmt: skip
+    end = answer(question, texts[0]).model_copy(update={"choices": choices, "logprobs": choices[0].logprobs})
+    return [*chunks, end]
+
+
+def test_several_answers_and_their_log_probabilities_come_whole_and_as_a_stream(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    body = {"query": "Hello", "n": 2, "logprobs": 1, "temperature": 1}
+    with FakeWorker(settings.resolved_redis_url, _two_answers):
+        whole = client.post(QUERY, json=body).json()
+        events = _events(client.post(QUERY, json={**body, "stream": True}).text)
+    assert [(one["index"], one["answer"], one["finish_reason"]) for one in whole["choices"]] == [
+        (0, "abc", "length"),
+        (1, "xyz", "length"),
+    ]
+    assert whole["answer"] == "abc"
+    assert (
+        whole["logprobs"] == whole["choices"][0]["logprobs"] == [_logprob(one).model_dump(mode="json") for one in "abc"]
+    )
+    assert [(data["choice"], data["text"]) for name, data in events if name == "token"] == [
+        (0, "a"), (1, "x"), (0, "b"), (1, "y"), (0, "c"), (1, "z"),
+    ]  # fmt: skip
+    assert all(data["logprobs"][0]["token"] == data["text"] for name, data in events if name == "token")
+    assert events[-1][1]["choices"] == whole["choices"]
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])

@@ -33,7 +33,21 @@ def main(base: Path) -> None:
 
     measured = measure_speed(OURS, Setting(shape="tiny", num_threads=1), base, paragraphs(16, 512, 0), 16, 0.0)
     assert measured.num_epochs == 1
+    _check_inference(base)
     assert CONTENDERS["trl-dynamic"].missing == ["trl", "datasets"]
+
+
+def _check_inference(base: Path) -> None:
+    from bench.adapters import save_adapters
+    from bench.generators import OURS
+    from bench.inference import _parsed, measure
+    from bench.models import Setting, load_base
+
+    setting = Setting(shape="tiny", num_threads=1)
+    adapters = save_adapters(load_base(setting, base), base.parent / "adapters", 2)
+    few = ["--streams", "2", "--new-tokens", "2", "--bandwidth-seconds", "0", "--contenders", OURS]
+    found = measure(setting, _parsed(["--quick", *few]), base, adapters)
+    assert found.failed == {}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from tests.tiny_models import EOS, make_model
 from worker.inference.engine import BatchEngine
 from worker.inference.runner import Runner
-from worker.inference.scheduler import Scheduler
 from worker.inference.sequence import AdapterFiles, SamplingParameters, Sequence
 
 NUM_TOKENS = 6
@@ -35,7 +34,7 @@ def make_base(architecture: str) -> PreTrainedModel:
 
 def served_answer(base: PreTrainedModel, folder: Path | None, prompt: list[int]) -> list[int]:
     """What the engine says with the adapter in `folder`, or without one."""
-    engine = BatchEngine(Runner(base, 4), Scheduler(4, 4))
+    engine = BatchEngine.over(Runner(base, num_slots=4, max_loaded_adapters=4))
     adapter = None if folder is None else AdapterFiles("version", folder)
     sequence = Sequence("id", prompt, SamplingParameters(max_new_tokens=NUM_TOKENS), frozenset([EOS]), adapter)
     engine.submit(sequence)

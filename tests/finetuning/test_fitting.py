@@ -82,7 +82,7 @@ def weights(model: PeftModel) -> dict[str, torch.Tensor]:
 
 def tokens_at_most(config: FineTuningConfig) -> int:
     """Of the longest pass, if nothing is lowered."""
-    split = Split.of(config, torch.device("cpu"))
+    split = Split.of(config, torch.device("cpu"), make_model("gpt2").config)
     return sum(pass_lengths(heaviest(TRAIN, split, is_joined=True, at_once=4), is_joined=True))
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5Config,
+)
 
 from shared.training_config import FineTuningConfig
 from tests.finetuning.conftest import make_examples
@@ -96,6 +106,23 @@ def test_passes_hold_as_many_tokens_as_they_may_and_longest_come_first() -> None
     assert joined == [[20], [9], [5, 4, 3]]
     padded = [[len(one.input_ids) for one in part] for part in micro_batches(examples, Split(2, 12))]
     assert padded == [[20], [9], [5, 4], [3]]
+
+
+@pytest.mark.parametrize(
+    ("model", "num_tokens"),
+    [
+        (GPT2Config(n_layer=8, n_embd=512), 1024),
+        (GPT2Config(n_layer=24, n_embd=1024), 546),  # DialoGPT-medium: one sequence of 512
+        (LlamaConfig(num_hidden_layers=32, hidden_size=4096), 512),  # fewer would be slower
+        (T5Config(num_layers=12, d_model=768), 728),  # encoder and decoder
+    ],
+)
+def test_passes_on_a_cpu_take_fewer_tokens_of_wide_and_deep_models(model: PreTrainedConfig, num_tokens: int) -> None:
+    config = FineTuningConfig()
+    assert Split.of(config, torch.device("cpu"), model) == Split(config.batch_size, num_tokens)
+    assert Split.of(config, torch.device("cuda"), model).max_tokens == config.batch_size * config.max_length
+    short = config.model_copy(update={"batch_size": 1, "max_length": 64})
+    assert Split.of(short, torch.device("cpu"), model).max_tokens == 64
 
 
 def test_a_joined_batch_says_what_is_learned_where_and_of_whom() -> None:

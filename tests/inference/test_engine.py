@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 from peft import PeftModel
 
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError, InvalidRequest, PromptTooLong
-from tests.inference.tiny import CONTEXT, add_nan, make_model, random_prompts, save_adapter, set_rank
+from tests.inference.tiny import CONTEXT, add_nan, add_overflow, make_model, random_prompts, save_adapter, set_rank
 from tests.tiny_models import ARCHITECTURES, EOS
 from worker.inference.engine import BatchEngine, Output
+from worker.inference.lora_stacks import AdapterStacks
+from worker.inference.lora_weights import AdapterWeights
 from worker.inference.runner import Runner
 from worker.inference.sampling import Token
-from worker.inference.scheduler import Batch, Scheduler
+from worker.inference.scheduler import Chunk, Scheduler
 from worker.inference.sequence import AdapterFiles, SamplingParameters
 from worker.inference.sequence import Sequence as Answer
 
@@ -22,8 +25,8 @@ GREEDY = SamplingParameters(max_new_tokens=16)
 
 
 def new_engine(architecture: str = "gpt2", *, max_batch_size: int = 16, max_adapters: int = 16) -> BatchEngine:
-    runner = Runner(make_model(architecture), max_adapters)
-    return BatchEngine(runner, Scheduler(max_batch_size, max_adapters), clock=lambda: 1000.0)
+    runner = Runner(make_model(architecture), num_slots=max_batch_size, max_loaded_adapters=max_adapters)
+    return BatchEngine.over(runner)
 
 
 def answers(
@@ -96,18 +99,6 @@ def test_every_answer_equals_generate_with_its_own_adapter_also_after_evictions(
     assert sequences[0].tokens != bare, "the adapter changes nothing, so the test shows nothing"
 
 
-def test_the_adapter_used_least_recently_leaves_and_one_in_use_stays(tmp_path: Path) -> None:
-    files = [AdapterFiles(str(seed), save_adapter("gpt2", tmp_path / str(seed), seed)) for seed in range(3)]
-    runner = Runner(make_model("gpt2"), max_loaded_adapters=2)
-    runner.load(files[0], set())
-    runner.load(files[1], set())
-    runner.load(files[0], set())
-    runner.load(files[2], set())
-    assert runner.loaded_adapters == ["0", "2"]
-    runner.load(files[1], {"0"})
-    assert runner.loaded_adapters == ["0", "1"]
-
-
 def test_sampled_answers_depend_on_their_seed_and_not_on_the_batch() -> None:
     prompts = random_prompts(5)
     sampling = SamplingParameters(max_new_tokens=20, temperature=0.9, top_p=0.95, seed=11)
@@ -164,7 +155,7 @@ def test_an_aborted_answer_frees_its_place_and_disturbs_no_other() -> None:
 
 def test_a_late_answer_ends_waiting_or_running() -> None:
     now = 1000.0
-    engine = BatchEngine(Runner(make_model("gpt2")), Scheduler(max_batch_size=1), clock=lambda: now)
+    engine = BatchEngine(Runner(make_model("gpt2")), Scheduler(num_slots=1), clock=lambda: now)
     running, waiting = answers(random_prompts(2))
     running.deadline = waiting.deadline = 1001.0
     engine.submit(running)
@@ -179,7 +170,11 @@ def test_a_late_answer_ends_waiting_or_running() -> None:
     assert not engine.has_work
 
 
-@pytest.mark.parametrize("damage", [lambda folder: set_rank(folder, 7), add_nan], ids=["wrong shape", "not finite"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda folder: set_rank(folder, 7), add_nan, add_overflow],
+    ids=["wrong shape", "not finite", "too large"],
+)
 def test_an_adapter_that_cannot_answer_ends_its_own_answers_only(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -192,13 +187,61 @@ def test_an_adapter_that_cannot_answer_ends_its_own_answers_only(
     assert sequences[0].tokens == generated("gpt2", sequences[0].prompt, 16)
 
 
+def test_what_is_not_finite_does_not_outlive_its_sequence(tmp_path: Path) -> None:
+    folder = save_adapter("gpt2", tmp_path / "broken", 1)
+    add_overflow(folder)
+    prompts = random_prompts(3)
+    long, short = (prompts[0] * 30)[:60], prompts[1][:3]
+    engine = new_engine(max_batch_size=2)
+    neighbour = Answer("neighbour", long, replace(GREEDY, max_new_tokens=30), frozenset())
+    engine.submit(neighbour)
+    outputs = work_off(engine, [Answer("broken", long, GREEDY, frozenset(), AdapterFiles("broken", folder))])
+    assert [output.sequence.id for output in outputs if output.error] == ["broken"]
+    engine.submit(later := Answer("same place", short, GREEDY, frozenset([EOS])))
+    engine.submit(Answer("beside it", long, GREEDY, frozenset([EOS])))
+    work_off(engine, [])
+    assert later.tokens == generated("gpt2", short, 16)
+
+
+def test_as_many_sequences_run_as_the_cache_has_memory_for() -> None:
+    runner = Runner(make_model("gpt2"), num_slots=16, cache_memory_bytes=3 * CONTEXT * 2 * 2 * 32 * 4)
+    assert runner.num_slots == 3
+    sequences = answers(random_prompts(5))
+    work_off(BatchEngine.over(runner), sequences)
+    assert sequences[4].tokens == generated("gpt2", sequences[4].prompt, 16)
+
+
+def test_an_adapter_is_read_beside_the_loop_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    may_read = threading.Event()
+
+    class SlowStacks(AdapterStacks):
+        def read(self, adapter: AdapterFiles) -> AdapterWeights:
+            may_read.wait(30)
+            return super().read(adapter)
+
+    runner = Runner(make_model("gpt2"))
+    runner.adapters = SlowStacks(make_model("gpt2"), 4)
+    engine = BatchEngine.over(runner)
+    base, adapted = answers(
+        random_prompts(2), adapter=lambda i: AdapterFiles("slow", save_adapter("gpt2", tmp_path, 1)) if i else None
+    )
+    engine.submit(adapted)
+    engine.submit(base)
+    while not base.finish_reason:
+        engine.step()
+    assert not adapted.tokens
+    may_read.set()
+    work_off(engine, [])
+    assert len(adapted.tokens) == 16
+
+
 class FailingRunner(Runner):
     """Breaks down whenever a poisoned sequence is in the batch."""
 
-    def run(self, batch: Batch) -> list[Token]:
-        if any(sequence.prompt[0] == 99 and sequence.tokens for sequence in batch.sequences):
+    def run(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Token]]:
+        if any(chunk.sequence.prompt[0] == 99 and chunk.sequence.tokens for chunk in chunks):
             raise ZeroDivisionError
-        return super().run(batch)
+        return super().run(chunks)
 
 
 def test_a_sequence_that_breaks_the_engine_ends_alone_and_its_neighbours_go_on() -> None:

@@ -11,7 +11,7 @@ from shared.models import AdapterVersion
 from shared.repositories.adapters import AdapterRepository
 from shared.storage import Storage
 from tests.inference.tiny import flip_a_byte, publish
-from worker.inference.registry import Registry
+from worker.inference.registry import VERIFY_AGAIN_SECONDS, Registry
 
 
 def question(adapter: str | None, *, version: int | None = None, fallback: bool = True) -> Question:
@@ -88,10 +88,67 @@ def test_a_condemned_version_answers_no_more_and_its_predecessor_does(
     publish(database, storage, gpt2, "default", 1)
     version_id = publish(database, storage, gpt2, "default", 2)
     registry.responder_for(question("default"))
-    registry.condemn(version_id, AdapterBroken())
-    assert registry.responder_for(question("default")).version is None
+    registry.condemn(version_id, AdapterBroken("It does not load."))
+    responder = registry.responder_for(question("default"))
+    assert responder.version is not None
+    assert (responder.version.number, responder.is_fallback) == (1, False)
+    assert responder.fallback_reason == (
+        "Version 2 of 'default' cannot be served: It does not load. Version 1, which was live before, answered."
+    )
     with database.write() as session:
         AdapterRepository(session).rollback("default", "default", "broken")
-    restored = registry.responder_for(question("default")).version
-    assert restored is not None
-    assert restored.number == 1
+    assert registry.responder_for(question("default")).fallback_reason is None
+
+
+def damage(storage: Storage, version_id: str) -> None:
+    flip_a_byte(storage.version(version_id) / "adapter_model.safetensors")
+
+
+def test_where_the_live_version_is_damaged_the_latest_whole_one_that_was_live_answers(
+    registry: Registry, database: Database, storage: Storage, gpt2: Path
+) -> None:
+    ids = [publish(database, storage, gpt2, "default", seed) for seed in (1, 2, 3, 4)]
+    with database.write() as session:  # 4 was taken back: it is no version to go back to
+        AdapterRepository(session).rollback("default", "default", "worse")
+    damage(storage, ids[2])
+    damage(storage, ids[1])
+    for fallback in (True, False):  # an earlier version is no fallback, and needs no leave
+        responder = registry.responder_for(question("default", fallback=fallback))
+        assert responder.version is not None
+        assert (responder.version.number, responder.is_fallback) == (1, False)
+        assert "Version 3 of 'default' cannot be served: " in (responder.fallback_reason or "")
+    with database.read() as session:
+        marked = [session.get_one(AdapterVersion, one).broken_reason is not None for one in ids]
+    assert marked == [False, True, True, False]
+
+
+def test_a_damaged_version_that_was_asked_for_by_number_is_not_replaced_by_another(
+    registry: Registry, database: Database, storage: Storage, gpt2: Path
+) -> None:
+    publish(database, storage, gpt2, "default", 1)
+    damage(storage, publish(database, storage, gpt2, "default", 2))
+    with pytest.raises(AdapterBroken):
+        registry.responder_for(question("default", version=2, fallback=False))
+    assert registry.responder_for(question("default", version=2)).is_fallback
+
+
+def test_a_damaged_version_is_verified_again_after_a_while_and_not_for_every_question(
+    database: Database, storage: Storage, gpt2: Path
+) -> None:
+    now = [0.0]
+    registry = Registry(database, storage, allows_fallback=True, clock=lambda: now[0])
+    publish(database, storage, gpt2, "default", 1)
+    version_id = publish(database, storage, gpt2, "default", 2)
+
+    def answering() -> int | None:
+        version = registry.responder_for(question("default")).version
+        return None if version is None else version.number
+
+    damage(storage, version_id)
+    assert answering() == 1
+    damage(storage, version_id)  # the same byte: it is whole again
+    assert answering() == 1
+    now[0] = VERIFY_AGAIN_SECONDS
+    assert answering() == 2
+    with database.read() as session:
+        assert session.get_one(AdapterVersion, version_id).broken_reason is None

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.inference.tiny import make_sentencepiece_tokenizer, make_tokenizer
-from worker.inference.text import REPLACEMENT, TextStream
+from worker.inference.logprobs import token_bytes
+from worker.inference.text import REPLACEMENT, StopCut, TextStream
 
 TOKENIZERS = {"bytes": make_tokenizer(), "sentencepiece": make_sentencepiece_tokenizer()}
 SENTENCES = ["Hello €uro 😀, it is 中文.", "  leading and trailing  ", "naïve\n\n  two", "é"]
@@ -55,6 +56,98 @@ def test_the_pieces_of_any_words_and_byte_tokens_are_their_decoded_text(parts: l
     ]
     tokens = tokenizer.convert_tokens_to_ids(names)
     assert "".join(pieces_of(tokenizer, tokens)) == decoded(tokenizer, tokens)
+
+
+def cut(text: str, stop: list[str]) -> str:
+    """The text before the stop string that is complete first, found the slow way."""
+    for end in range(len(text) + 1):
+        found = [one for one in stop if text[:end].endswith(one)]
+        if found:
+            return text[: end - max(map(len, found))]
+    return text
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=4),
+    st.lists(st.text("abc", max_size=5), max_size=8),
+)
+def test_text_in_any_pieces_ends_before_the_stop_string_that_is_complete_first(
+    stop: list[str], pieces: list[str]
+) -> None:
+    text = "".join(pieces)
+    stop_cut = StopCut(stop)
+    given_out = ""
+    for piece in pieces:
+        given_out += stop_cut.push(piece)
+        assert cut(text, stop).startswith(given_out)
+    assert given_out + stop_cut.finish() == cut(text, stop)
+    assert stop_cut.has_stopped == any(one in text for one in stop)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(max_examples=100, deadline=None)
+@given(
+    stop=st.lists(st.text("a€ \n", min_size=1, max_size=3), max_size=4),
+    text=st.text("a€ \nb😀", max_size=12),
+    odd=st.lists(st.integers(1, 256), max_size=2),
+)
+def test_pieces_of_any_tokens_are_the_decoded_text_up_to_the_first_stop_string(
+    kind: str, stop: list[str], text: str, odd: list[int]
+) -> None:
+    tokenizer = TOKENIZERS[kind]
+    odd = odd if kind == "bytes" else []  # a broken byte makes SentencePiece's decoder take back its neighbours
+    tokens = [*tokenizer(text, add_special_tokens=False).input_ids, *odd]
+    whole = str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    stream = TextStream(tokenizer, stop)
+    pieces = []
+    for token in tokens:
+        pieces.append(stream.push(token))
+        if stream.has_stopped:
+            break
+    pieces.append(stream.finish())
+    assert "".join(pieces) == cut(whole, stop).strip()
+    assert stream.has_stopped == any(one in whole for one in stop)
+
+
+def test_what_may_begin_a_stop_string_waits_and_comes_if_it_does_not() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    stream = TextStream(tokenizer, ["STOP", "€"])
+    tokens = tokenizer("xSTx STO€", add_special_tokens=False).input_ids
+    assert [stream.push(token) for token in tokens] == ["x", "", "", "STx", "", "", "", "", "", "", " STO"]
+    assert stream.has_stopped
+    assert stream.finish() == ""
+
+
+def test_tokens_count_from_when_their_text_is_given_out_and_those_of_a_stop_string_never() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    stream = TextStream(tokenizer, ["bc"])
+    numbers = []
+    for token in tokenizer("€abxbc", add_special_tokens=False).input_ids:
+        stream.push(token)
+        numbers.append(stream.num_tokens)
+    assert numbers == [0, 0, 3, 4, 4, 6, 6, 6]
+    stream.finish()
+    assert stream.num_tokens == 6
+    endless = TextStream(tokenizer, ["bc"])
+    for token in tokenizer("ab", add_special_tokens=False).input_ids:
+        endless.push(token)
+    endless.finish()
+    assert endless.num_tokens == 2
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_the_bytes_of_tokens_put_together_are_the_text(text: str) -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    tokens = tokenizer(text, add_special_tokens=False).input_ids
+    assert b"".join(token_bytes(tokenizer, token) for token in tokens).decode() == text
+
+
+def test_a_word_s_space_and_a_byte_that_is_no_character_are_kept_in_the_bytes() -> None:
+    sentencepiece, byte_level = TOKENIZERS["sentencepiece"], TOKENIZERS["bytes"]
+    words = sentencepiece.convert_tokens_to_ids(["▁ab", "c", "▁", "<0xE2>"])
+    assert [token_bytes(sentencepiece, token) for token in words] == [b" ab", b"c", b" ", b"\xe2"]
+    assert sorted(token_bytes(byte_level, token) for token in range(1, 257)) == [bytes([one]) for one in range(256)]
 
 
 def decoded(tokenizer: PreTrainedTokenizerFast, tokens: list[int]) -> str:

@@ -120,6 +120,14 @@ def add_nan(folder: Path) -> None:
     save_file({name: tensor * float("nan") for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
 
 
+def add_overflow(folder: Path) -> None:
+    """Weights that are finite and make every output overflow."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: tensor * 1e30 for name, tensor in weights.items()}, folder / "adapter_model.safetensors")
+
+
 def set_rank(folder: Path, rank: int) -> None:
     """A configuration that does not fit its weights."""
     path = folder / "adapter_config.json"

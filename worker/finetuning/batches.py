@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from shared.training_config import FineTuningConfig
 
-MAX_CPU_TOKENS = 1024
+MAX_CPU_TOKENS, MIN_CPU_TOKENS = 1024, 512  # more fill the matrix units no better, fewer worse
+CPU_PASS_BYTES = 1536 * 1024 * 1024
+# What a layer keeps for the way back, of each token and each unit of the model's width, LoRA's and attention's dropout
+# included: measured at 119 for GPT-2 (fp32, sequences of 512 tokens)
+KEPT_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,20 @@ class Split:
     is_joined: bool | None = None
 
     @classmethod
-    def of(cls, config: FineTuningConfig, device: torch.device) -> Split:
-        """What the configuration allows; on a CPU, no more than fills its matrix units (see `bench/`)."""
+    def of(cls, config: FineTuningConfig, device: torch.device, model_config: PretrainedConfig) -> Split:
+        """What the configuration allows; on a CPU, no more than `cpu_tokens`."""
         max_tokens = config.batch_size * config.max_length
-        return cls(config.batch_size, min(max_tokens, MAX_CPU_TOKENS) if device.type == "cpu" else max_tokens)
+        limit = cpu_tokens(model_config) if device.type == "cpu" else max_tokens
+        return cls(config.batch_size, min(max_tokens, limit))
+
+
+def cpu_tokens(model_config: PretrainedConfig) -> int:
+    """Most tokens of one pass on a CPU: as many as fill its matrix units (see `bench/`), or fewer for a wide and deep
+    model, which fill them too, so that what the layers keep stays within `CPU_PASS_BYTES`."""
+    shape = model_config.get_text_config()
+    num_layers = shape.num_hidden_layers * (2 if model_config.is_encoder_decoder else 1)
+    fitting: int = CPU_PASS_BYTES // (KEPT_BYTES * num_layers * shape.hidden_size)
+    return max(MIN_CPU_TOKENS, min(fitting, MAX_CPU_TOKENS))
 
 
 def micro_batches(

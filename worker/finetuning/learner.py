@@ -69,7 +69,7 @@ class Learner:
             self.optimizer = self.accelerator.prepare_optimizer(adamw)
         else:
             self.prepared, self.optimizer = self.accelerator.prepare(model, adamw)
-        self.split = split or Split.of(config, self.accelerator.device)
+        self.split = split or Split.of(config, self.accelerator.device, model.config)
         self.is_joined = can_join(model.get_base_model()) if self.split.is_joined is None else self.split.is_joined
         self.scorer = Scorer(self.prepared, model.get_output_embeddings())
         self.objective = self._objective()

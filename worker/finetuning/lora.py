@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from shared.errors import InvalidRequest
+from worker.base_models.precision import computes_in_bfloat16
 from worker.finetuning.targets import find_target_modules, has_conv1d
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def precision_of(capability: tuple[int, int] | None) -> torch.dtype:
     Older GPUs and most CPUs only emulate bf16, slower than fp32. Never fp16: T5's activations overflow in it, and no
     model trains in it without loss scaling.
     """
-    return torch.bfloat16 if capability is not None and capability >= (8, 0) else torch.float32
+    return torch.bfloat16 if computes_in_bfloat16(capability) else torch.float32
 
 
 def add_lora(model: PreTrainedModel, config: FineTuningConfig) -> PeftModel:

@@ -17,10 +17,12 @@ from shared.database import Database
 from shared.settings import Settings, get_settings
 from shared.storage import Storage
 from worker.inference.heartbeat import Heartbeat
+from worker.inference.measures import Measures
 from worker.inference.models import LoadedModels, load_base
 from worker.inference.preloading import Preloader
 from worker.inference.preparation import Preparation
 from worker.inference.questions import QuestionStream, connect
+from worker.inference.recording import Recorder
 from worker.inference.registry import Registry
 from worker.inference.service import InferenceService
 
@@ -37,29 +39,38 @@ def main(settings: Settings) -> None:
     questions = QuestionStream(connect(settings.resolved_redis_url), worker_id)
     models = LoadedModels(lambda name: load_base(name, settings), settings.max_loaded_models)
     registry = Registry(database, Storage(settings.data_dir), allows_fallback=settings.fallback)
-    service = InferenceService(questions, Preparation(registry, models), capacity=settings.max_batch_size)
+    recorder = Recorder(database, stores_queries=settings.store_queries, retention_days=settings.answer_retention_days)
+    measures = Measures(recorder.record, lambda: recorder.num_dropped)
+    service = InferenceService(
+        questions, Preparation(registry, models), capacity=settings.max_batch_size, measures=measures
+    )
     heartbeat = Heartbeat(
-        database, questions, worker_id, details=lambda: _details(settings, models, service), entries=service.entries
+        database,
+        questions,
+        worker_id,
+        details=lambda: _details(settings, models, service, measures),
+        entries=service.entries,
     )
     preloader = Preloader(registry, service.preload)
-    heartbeat.start()
-    preloader.start()
+    for thread in (heartbeat, preloader, recorder):
+        thread.start()
     # The first adapter needs PEFT, whose import takes seconds; the base model can answer meanwhile.
     models.preload(settings.base_model).add_done_callback(lambda _: importlib.import_module("peft"))
     log.info("%s pulls questions", worker_id)
     service.run(stop)
-    preloader.stop()
-    heartbeat.stop()
+    for thread in (preloader, recorder, heartbeat):
+        thread.stop()
     questions.close()
     log.info("%s stopped", worker_id)
 
 
-def _details(settings: Settings, models: LoadedModels, service: InferenceService) -> dict[str, Any]:
+def _details(settings: Settings, models: LoadedModels, service: InferenceService, measures: Measures) -> dict[str, Any]:
     return {
         "base_model": settings.base_model,
         "loaded_models": models.names(),
         "missing": models.missing(),
         "num_questions": service.num_questions,
+        "measures": measures.snapshot().model_dump(mode="json"),
         "version": version("finetuned"),
     }
 

@@ -9,8 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError, InvalidRequest, PromptTooLong
-from worker.inference.scheduler import Batch, Scheduler
+from shared.errors import (
+    AdapterBroken,
+    AnswerTimeout,
+    FinetunedError,
+    InvalidRequest,
+    OutOfMemory,
+    PromptTooLong,
+    Unavailable,
+)
+from worker.inference.loading import AdapterLoading
+from worker.inference.scheduler import Admission, Chunk, Scheduler
 from worker.inference.sequence import AdapterFiles, FinishReason, Sequence
 
 if TYPE_CHECKING:  # torch takes seconds to import, which a worker's first heartbeat need not wait for
@@ -18,6 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which a worker's first heart
     from worker.inference.sampling import Token
 
 log = logging.getLogger(__name__)
+
+REST_SECONDS = 0.02  # longest step that only waits for an adapter
 
 
 @dataclass(frozen=True)
@@ -30,17 +41,35 @@ class Output:
     error: FinetunedError | None = None
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """An engine's state, and what it has done since it began."""
+
+    num_running: int
+    num_waiting: int
+    num_steps: int
+    num_tokens: int
+    cache_used_tokens: int
+    cache_capacity_tokens: int
+    num_prefix_tokens_reused: int
+    num_adapter_loads: int
+    num_aborts: int
+
+
 class Engine(Protocol):
     """What the service knows of an engine. Its calls come from one thread."""
 
     @property
     def has_work(self) -> bool: ...
 
+    @property
+    def statistics(self) -> Statistics: ...
+
     def submit(self, sequence: Sequence) -> None:
         """Queues a sequence; raises `PromptTooLong`."""
 
     def preload(self, adapter: AdapterFiles) -> None:
-        """Makes an adapter ready before it is asked for; raises `AdapterBroken`."""
+        """Begins to make an adapter ready before it is asked for."""
 
     def abort(self, sequence_id: str) -> None:
         """Forgets a sequence; it has no further output."""
@@ -53,23 +82,53 @@ class Engine(Protocol):
 
 
 class BatchEngine:
-    """Batches of sequences with one adapter each, stepped in turn over `transformers` caches."""
+    """Continuous batching: every step computes one token for each sequence that is answering, whatever its adapter,
+    and some of the prompts of those that are not yet."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, clock: Callable[[], float] = time.time) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._clock = clock
-        self._current: Batch | None = None  # what is being worked on, for `recover`
+        self._adapters = AdapterLoading(runner.adapters, runner.max_loaded_adapters)
+        self._chunks: list[Chunk] = []  # what is being worked on, for `recover`
         self._outputs: list[Output] = []  # kept here, so that a step that raises loses none
+        self._num_steps = self._num_tokens = self._num_aborts = 0
+
+    @classmethod
+    def over(cls, runner: Runner, *, max_step_tokens: int = 512) -> BatchEngine:
+        """An engine whose scheduler knows what the runner's model can do."""
+        scheduler = Scheduler(
+            runner.num_slots,
+            runner.max_loaded_adapters,
+            max_step_tokens=max_step_tokens,
+            reuses_prefixes=runner.can_share_prefixes,
+            splits_prompts=runner.can_split_prompts,
+            decoder_start=runner.decoder_start,
+        )
+        return cls(runner, scheduler)
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or self._adapters.has_preloads
 
     @property
     def loaded_adapters(self) -> list[str]:
         """Keys of the adapters that are ready, least recently used first."""
-        return self._runner.loaded_adapters
+        return self._runner.adapters.keys
+
+    @property
+    def statistics(self) -> Statistics:
+        return Statistics(
+            num_running=len(self._scheduler.running),
+            num_waiting=self._scheduler.num_waiting,
+            num_steps=self._num_steps,
+            num_tokens=self._num_tokens,
+            cache_used_tokens=self._scheduler.num_held_tokens,
+            cache_capacity_tokens=self._runner.num_slots * self._runner.context,
+            num_prefix_tokens_reused=self._scheduler.num_reused_tokens,
+            num_adapter_loads=self._adapters.num_loads,
+            num_aborts=self._num_aborts,
+        )
 
     def submit(self, sequence: Sequence) -> None:
         if not sequence.prompt:
@@ -81,32 +140,32 @@ class BatchEngine:
                 f"{self._runner.context - 1}; shorten it.",
                 param="query",
             )
-        room = self._runner.context if self._runner.is_encoder_decoder else room
+        room = self._runner.context - 1 if self._runner.is_encoder_decoder else room
         sequence.max_tokens = min(sequence.sampling.max_new_tokens, room)
+        if sequence.adapter is not None:
+            self._adapters.begin(sequence.adapter)
         self._scheduler.add(sequence)
 
     def preload(self, adapter: AdapterFiles) -> None:
-        in_use = self._scheduler.adapters_in_use()
-        if len(in_use | {adapter.key}) <= self._runner.max_loaded_adapters:
-            self._runner.load(adapter, in_use)
+        self._adapters.preload(adapter)
 
     def abort(self, sequence_id: str) -> None:
-        self._scheduler.abort(sequence_id)
+        self._num_aborts += self._scheduler.abort(sequence_id)
 
     def step(self) -> list[Output]:
         """Admit → schedule → run → postprocess."""
         self._admit()
-        batch = self._schedule()
-        if batch is not None:
-            self._postprocess(batch, self._runner.run(batch))
+        self._chunks = self._scheduler.schedule()
+        if self._chunks:
+            self._postprocess(self._runner.run(self._chunks))
+        elif self.has_work:
+            self._adapters.wait(REST_SECONDS)
         return self._taken()
 
     def recover(self) -> list[Output]:
-        """Each sequence of the failed batch goes on by itself from where it stood; one that failed alone is over."""
-        batch, self._current = self._current, None
-        if batch is None:
-            return self._taken()
-        sequences = self._scheduler.dissolve(batch)
+        """Each sequence of the failed step goes on by itself from where it stood; one that failed alone is over."""
+        sequences, self._chunks = [chunk.sequence for chunk in self._chunks], []
+        self._runner.wipe(self._scheduler.finish(sequences, is_damaged=True))
         if len(sequences) == 1:
             self._outputs.append(Output(sequences[0], error=FinetunedError()))
             return self._taken()
@@ -117,45 +176,46 @@ class BatchEngine:
 
     def _admit(self) -> None:
         now = self._clock()
-        late = self._scheduler.expire(now)
-        self._outputs += [Output(sequence, error=AnswerTimeout()) for sequence in late]
-        in_use = self._scheduler.adapters_in_use()
-        self._current = self._scheduler.admit()
-        if self._current is None:
-            return
-        for sequence in self._current.sequences:
-            sequence.started_at = sequence.started_at or now
-        self._load(self._current, in_use)
+        self._outputs += [Output(sequence, error=AnswerTimeout()) for sequence in self._scheduler.expire(now)]
+        self._adapters.place_preloads(self._scheduler.adapters_in_use(), self._runner.max_loaded_adapters)
+        while (admission := self._scheduler.admit(self._is_ready)) is not None:
+            admission.sequence.started_at = admission.sequence.started_at or now
+            if not self._place(admission):
+                break
 
-    def _load(self, batch: Batch, in_use: set[str]) -> None:
-        if batch.adapter is None:
-            return
-        started = time.monotonic()
+    def _is_ready(self, sequence: Sequence) -> bool:
+        return sequence.adapter is None or self._adapters.is_ready(sequence.adapter)
+
+    def _place(self, admission: Admission) -> bool:
+        """Makes the sequence's adapter and its slot ready. False if the adapter must wait for others to leave."""
+        sequence = admission.sequence
         try:
-            self._runner.load(batch.adapter, in_use)
-        except AdapterBroken as error:
-            log.warning("adapter %s does not load: %s", batch.adapter.key, error.__cause__ or error)
-            self._outputs += [Output(sequence, error=error) for sequence in self._scheduler.dissolve(batch)]
-            return
-        log.debug("adapter %s ready in %.3f s", batch.adapter.key, time.monotonic() - started)
+            if sequence.adapter is not None:
+                self._adapters.place(sequence.adapter, self._scheduler.adapters_in_use())
+            self._runner.place(admission)
+        except Unavailable:
+            self._scheduler.finish([sequence], is_damaged=True)
+            self._scheduler.add(sequence)
+            return False
+        except (AdapterBroken, OutOfMemory) as error:
+            log.warning("adapter of %s does not load: %s", sequence.id, error.__cause__ or error)
+            self._scheduler.finish([sequence], is_damaged=True)
+            self._outputs.append(Output(sequence, error=error))
+        return True
 
-    def _schedule(self) -> Batch | None:
-        """The batch whose turn it is; with another of its adapter it goes on as one, at one step's cost for both."""
-        self._current = batch = self._scheduler.schedule()
-        partner = self._scheduler.partner_of(batch) if batch else None
-        if batch and partner and self._runner.join(partner, batch):
-            self._scheduler.join(partner, batch)
-        return batch
-
-    def _postprocess(self, batch: Batch, tokens: list[Token]) -> None:
+    def _postprocess(self, tokens: list[tuple[Chunk, Token]]) -> None:
         now = self._clock()
+        self._scheduler.advance(self._chunks)
+        self._chunks = []
+        self._num_steps += 1
+        self._num_tokens += len(tokens)
         over: list[Sequence] = []
-        for sequence, token in zip(batch.sequences, tokens, strict=True):
+        for sequence, token in ((chunk.sequence, token) for chunk, token in tokens):
             if not math.isfinite(token.logprob):
                 self._outputs.append(Output(sequence, error=_not_finite(sequence)))
-                over.append(sequence)
+                self._runner.wipe(self._scheduler.finish([sequence], is_damaged=True))
                 continue
-            text = sequence.append(token.id, token.logprob, now)
+            text = sequence.append(token.id, token.logprob, now, token.top)
             self._outputs.append(Output(sequence, text, sequence.finish_reason))
             if sequence.finish_reason:
                 over.append(sequence)

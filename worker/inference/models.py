@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.errors import AnswerTimeout, FinetunedError
 from worker.base_models.formats import PromptFormat, format_of
-from worker.base_models.loading import load_model, load_tokenizer
+from worker.base_models.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,6 +89,10 @@ class LoadedModels:
         """The engines of the models that are ready."""
         return [model.engine for model in self._ready()]
 
+    def named_engines(self) -> list[tuple[str, Engine]]:
+        """The same, each with the name of its model."""
+        return [(model.name, model.engine) for model in self._ready()]
+
     def names(self) -> list[str]:
         """The models that are ready."""
         return [model.name for model in self._ready()]
@@ -139,29 +144,40 @@ class LoadedModels:
 
 
 def load_base(name: str, settings: Settings) -> LoadedModel:
-    """Loads a base model onto the device at hand: bf16 on a GPU, fp32 on the CPU (bf16 is slower there)."""
-    import torch  # with transformers it takes seconds, which a worker's first heartbeat need not wait for
-
+    """Loads a base model onto the device at hand, its weights as the settings say."""
+    # these import torch and transformers, which takes seconds that a worker's first heartbeat need not wait for
     from worker.inference.engine import BatchEngine
     from worker.inference.runner import Runner
-    from worker.inference.scheduler import Scheduler
+    from worker.inference.vllm_engine import load_by_vllm
+    from worker.inference.weights import load_weights
 
+    if (loaded := load_by_vllm(name, settings)) is not None:
+        return loaded
     started = time.monotonic()
-    has_gpu = torch.cuda.is_available()
     tokenizer = load_tokenizer(name, settings.model_cache_dir)
-    model: Any = load_model(
-        name, cache_dir=settings.model_cache_dir, dtype=torch.bfloat16 if has_gpu else torch.float32
+    model, weights = load_weights(name, settings.model_cache_dir, settings.inference_weights)
+    runner = Runner(
+        model,
+        num_slots=settings.max_batch_size,
+        max_loaded_adapters=settings.max_loaded_adapters,
+        cache_memory_bytes=_free_bytes() // 2,
     )
-    model.to("cuda" if has_gpu else "cpu")
-    runner = Runner(model, settings.max_loaded_adapters)
-    scheduler = Scheduler(settings.max_batch_size, settings.max_loaded_adapters)
-    log.info("base model %s loaded in %.1f s", name, time.monotonic() - started)
+    log.info("base model %s loaded in %.1f s: %s", name, time.monotonic() - started, weights)
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     return LoadedModel(
         name=name,
-        engine=BatchEngine(runner, scheduler),
+        engine=BatchEngine.over(runner),
         tokenizer=tokenizer,
         prompt_format=format_of(model.config, tokenizer),
         stop_tokens=frozenset([*ends, tokenizer.eos_token_id]),
     )
+
+
+def _free_bytes() -> int:
+    """Memory that is free where models run."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

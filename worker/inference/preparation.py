@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shared.errors import FinetunedError
 from shared.messages import Question
-from worker.base_models.formats import Message, encode_prompt
+from worker.base_models.formats import Message, PromptFormat, encode_prompt
 from worker.inference.models import LoadedModel, LoadedModels
 from worker.inference.registry import Registry, Responder
 from worker.inference.sequence import SamplingParameters, Sequence
 from worker.inference.text import TextStream
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A question with its sequence; it holds its base model until that is released."""
+    """A question with its sequences, one a choice; it holds its base model until that is released."""
 
     responder: Responder
     model: LoadedModel
-    sequence: Sequence
+    tokenizer: PreTrainedTokenizerBase
+    sequences: tuple[Sequence, ...]
 
 
 class Preparation:
@@ -36,7 +41,7 @@ class Preparation:
         model = self.models.acquire(responder.model, question.deadline)
         is_done = False
         try:
-            prepared = Prepared(responder, model, _sequence(question, responder, model))
+            prepared = prepared_for(question, responder, model)
             is_done = True
             return prepared
         finally:
@@ -49,29 +54,53 @@ class Preparation:
         return self.prepare(question)
 
 
-def _sequence(question: Question, responder: Responder, model: LoadedModel) -> Sequence:
+def prepared_for(question: Question, responder: Responder, model: LoadedModel) -> Prepared:
+    """The question as sequences for this model's engine; holds nothing."""
     version = responder.version
     tokenizer = version.tokenizer if version else model.tokenizer
     style = version.prompt_format if version else model.prompt_format
     turns = [Message(role=turn.role, content=turn.content) for turn in question.turns]
-    return Sequence(
-        id=question.id,
-        prompt=encode_prompt(style, tokenizer, turns),
-        sampling=_parameters(question),
-        stop_tokens=model.stop_tokens | {int(tokenizer.eos_token_id)},
-        adapter=version.files if version else None,
-        text=TextStream(tokenizer),
-        deadline=question.deadline,
+    prompt = encode_prompt(style, tokenizer, turns)
+    sequences = tuple(
+        Sequence(
+            id=f"{question.id}/{choice}",
+            prompt=prompt,
+            sampling=_parameters(question, choice),
+            stop_tokens=model.stop_tokens | {int(tokenizer.eos_token_id)},
+            adapter=version.files if version else None,
+            text=TextStream(tokenizer, question.sampling.stop),
+            deadline=question.deadline,
+            project_id=question.project_id,
+            is_background=question.is_background,
+            question_id=question.id,
+            choice=choice,
+            penalizes_prompt=style is not PromptFormat.TEXT2TEXT,
+        )
+        for choice in range(question.sampling.n)
     )
+    return Prepared(responder, model, tokenizer, sequences)
 
 
-def _parameters(question: Question) -> SamplingParameters:
-    """A question without a seed takes one from its id: a worker that answers it again says the same."""
+def _parameters(question: Question, choice: int) -> SamplingParameters:
     asked = question.sampling
-    by_id = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:8])
     return SamplingParameters(
         max_new_tokens=asked.max_new_tokens,
         temperature=asked.temperature,
         top_p=asked.top_p,
-        seed=by_id if asked.seed is None else asked.seed,
+        seed=_seed(question, choice),
+        top_k=asked.top_k,
+        repetition_penalty=asked.repetition_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        logprobs=asked.logprobs,
     )
+
+
+def _seed(question: Question, choice: int) -> int:
+    """The first choice has the question's own seed, so that it says what a question for one answer would be told.
+    A question without a seed takes one from its id: a worker that answers it again says the same."""
+    seed = question.sampling.seed
+    if choice == 0 and seed is not None:
+        return seed
+    source = f"{question.id if seed is None else seed}/{choice}"
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8])

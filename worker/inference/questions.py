@@ -10,17 +10,19 @@ from redis import Redis, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared.streams import ABORTS, GROUP, MAX_REPLIES, QUESTIONS, REPLY_TTL_SECONDS
+from shared.streams import ABORTS, BACKGROUND_QUESTIONS, GROUP, MAX_REPLIES, QUESTIONS, REPLY_TTL_SECONDS
 
 Client = Any  # redis-py's own types name every answer of every protocol at once
 
 FORGET_CONSUMER_MS = 3_600_000
+STREAMS = (QUESTIONS, BACKGROUND_QUESTIONS)
 HANDED_BACK_MS = 24 * 3_600_000  # "idle" time of an entry that its owner gives up: anybody may claim it at once
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One entry of the stream; `num_deliveries` counts the workers that it was given to."""
+    """One entry; `num_deliveries` counts the workers that it was given to. Its id names its stream too, and is for
+    `QuestionStream` alone to read."""
 
     entry_id: str
     payload: str
@@ -28,8 +30,9 @@ class Delivery:
 
 
 class QuestionStream:
-    """One worker's membership in the consumer group. Every call may raise `redis.RedisError`; after one,
-    `join` makes the group anew if Redis lost it."""
+    """One worker's membership in the consumer group of both streams: of questions that somebody waits for, and of
+    background questions. Every call may raise `redis.RedisError`; after one, `join` makes the group anew if Redis lost
+    it."""
 
     def __init__(self, client: Client, worker_id: str, claim_after_seconds: float = 15.0) -> None:
         self._redis = client
@@ -39,11 +42,12 @@ class QuestionStream:
 
     def join(self) -> None:
         """Makes the group if need be, from the stream's beginning, and listens for aborts."""
-        try:
-            self._redis.xgroup_create(QUESTIONS, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        for stream in STREAMS:
+            try:
+                self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
         if self._aborts is not None:
             self._aborts.close()
         self._aborts = self._redis.pubsub(ignore_subscribe_messages=True)
@@ -51,32 +55,36 @@ class QuestionStream:
 
     def leave(self) -> None:
         """Leaves the group; only for a worker that owns no entry any more, else they would be lost."""
-        self._redis.xgroup_delconsumer(QUESTIONS, GROUP, self._worker_id)
+        for stream in STREAMS:
+            self._redis.xgroup_delconsumer(stream, GROUP, self._worker_id)
 
-    def pull(self, count: int, wait_seconds: float | None) -> list[Delivery]:
+    def pull(self, count: int, wait_seconds: float | None, *, is_background: bool = False) -> list[Delivery]:
         """New questions, at most `count`; waits for the first if told to."""
+        stream = BACKGROUND_QUESTIONS if is_background else QUESTIONS
         block = None if wait_seconds is None else max(1, int(wait_seconds * 1000))
-        answer = self._redis.xreadgroup(GROUP, self._worker_id, {QUESTIONS: ">"}, count=count, block=block)
-        return [Delivery(id, fields.get("question", "")) for _, entries in answer or [] for id, fields in entries]
+        answer = self._redis.xreadgroup(GROUP, self._worker_id, {stream: ">"}, count=count, block=block)
+        found = [entry for _, entries in answer or [] for entry in entries]
+        return [Delivery(_tagged(stream, id), fields.get("question", "")) for id, fields in found]
 
-    def claim(self, count: int) -> list[Delivery]:
+    def claim(self, count: int, *, is_background: bool = False) -> list[Delivery]:
         """Questions whose worker has been silent for too long, now this worker's."""
-        entries = self._redis.xautoclaim(QUESTIONS, GROUP, self._worker_id, self._claim_after_ms, count=count)[1]
+        stream = BACKGROUND_QUESTIONS if is_background else QUESTIONS
+        entries = self._redis.xautoclaim(stream, GROUP, self._worker_id, self._claim_after_ms, count=count)[1]
         return [
-            Delivery(id, fields.get("question", ""), self._num_deliveries(id))
+            Delivery(_tagged(stream, id), fields.get("question", ""), self._num_deliveries(stream, id))
             for id, fields in entries
             if id is not None  # an entry that was deleted, as Redis 6 shows it
         ]
 
     def keep(self, entry_ids: Sequence[str]) -> None:
         """Says that this worker is still at these questions."""
-        if entry_ids:
-            self._redis.xclaim(QUESTIONS, GROUP, self._worker_id, 0, list(entry_ids), justid=True)
+        for stream, ids in _by_stream(entry_ids):
+            self._redis.xclaim(stream, GROUP, self._worker_id, 0, ids, justid=True)
 
     def hand_back(self, entry_ids: Sequence[str]) -> None:
         """Lets others claim these questions at once."""
-        if entry_ids:
-            self._redis.xclaim(QUESTIONS, GROUP, self._worker_id, 0, list(entry_ids), idle=HANDED_BACK_MS, justid=True)
+        for stream, ids in _by_stream(entry_ids):
+            self._redis.xclaim(stream, GROUP, self._worker_id, 0, ids, idle=HANDED_BACK_MS, justid=True)
 
     def aborted(self) -> list[str]:
         """Ids of questions that nobody waits for any more, since the last call."""
@@ -94,25 +102,36 @@ class QuestionStream:
                 streams.add(stream)
             for stream in streams:
                 pipe.expire(stream, REPLY_TTL_SECONDS)
-            if done:
-                pipe.xack(QUESTIONS, GROUP, *done)
-                pipe.xdel(QUESTIONS, *done)  # so that the stream's length is what waits or is worked on
+            for stream, ids in _by_stream(done):
+                pipe.xack(stream, GROUP, *ids)
+                pipe.xdel(stream, *ids)  # so that the stream's length is what waits or is worked on
             pipe.execute()
 
     def forget_consumers(self) -> None:
         """Removes members of the group that died long ago and owe nothing."""
-        for consumer in self._redis.xinfo_consumers(QUESTIONS, GROUP):
-            if consumer["pending"] == 0 and consumer["idle"] > FORGET_CONSUMER_MS:
-                self._redis.xgroup_delconsumer(QUESTIONS, GROUP, consumer["name"])
+        for stream in STREAMS:
+            for consumer in self._redis.xinfo_consumers(stream, GROUP):
+                if consumer["pending"] == 0 and consumer["idle"] > FORGET_CONSUMER_MS:
+                    self._redis.xgroup_delconsumer(stream, GROUP, consumer["name"])
 
     def close(self) -> None:
         if self._aborts is not None:
             self._aborts.close()
         self._redis.close()
 
-    def _num_deliveries(self, entry_id: str) -> int:
-        found = self._redis.xpending_range(QUESTIONS, GROUP, min=entry_id, max=entry_id, count=1)
+    def _num_deliveries(self, stream: str, entry_id: str) -> int:
+        found = self._redis.xpending_range(stream, GROUP, min=entry_id, max=entry_id, count=1)
         return int(found[0]["times_delivered"]) if found else 1
+
+
+def _tagged(stream: str, entry_id: str) -> str:
+    return f"{STREAMS.index(stream)}/{entry_id}"
+
+
+def _by_stream(entry_ids: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The entries' own ids by their stream, where there are any."""
+    ids = [(stream, [id[2:] for id in entry_ids if id.startswith(f"{index}/")]) for index, stream in enumerate(STREAMS)]
+    return [(stream, found) for stream, found in ids if found]
 
 
 def connect(url: str) -> Client:

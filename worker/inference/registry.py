@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MAX_ASKED = 8  # adapters whose new versions are made ready before a question comes
 MAX_OPEN = 64  # verified versions whose tokenizers are kept
+VERIFY_AGAIN_SECONDS = 5.0  # a broken version's files are not hashed for every question
 
 
 @dataclass(frozen=True)
@@ -42,24 +45,41 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class Responder:
-    """Who answers: a base model, with an adapter version or alone. `fallback_reason` says why the wanted adapter
+    """Who answers: a base model, with an adapter version or alone. `fallback_reason` says why the wanted version
     does not."""
 
     model: str
     version: ServedVersion | None = None
     fallback_reason: str | None = None
 
+    @property
+    def is_fallback(self) -> bool:
+        """Whether the base model answers in place of an adapter; an earlier version of it is no fallback."""
+        return self.version is None and self.fallback_reason is not None
+
 
 class Registry:
-    """Looks the version up for each question, so that a promotion is seen at once. May be called from any thread."""
+    """Looks the version up for each question, so that a promotion is seen at once. May be called from any thread.
 
-    def __init__(self, database: Database, storage: Storage, *, allows_fallback: bool) -> None:
+    Where the live version is broken, the latest whole one that was live before goes on answering.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        *,
+        allows_fallback: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._storage = storage
         self._allows_fallback = allows_fallback
+        self._clock = clock
         self._lock = threading.Lock()
         self._open: OrderedDict[str, ServedVersion] = OrderedDict()  # by version id, least recently used first
         self._condemned: dict[str, str] = {}
+        self._failed: dict[str, tuple[float, str]] = {}  # when a version may be verified again, and why it failed
         self._asked: OrderedDict[tuple[str, str], None] = OrderedDict()  # projects and names, the latest last
 
     def responder_for(self, question: Question) -> Responder:
@@ -102,28 +122,57 @@ class Registry:
     def _adapted(self, project_id: str, name: str, number: int | None) -> Responder:
         with self._database.read() as session:
             row = AdapterRepository(session).resolve(project_id, name, number)
-        if row.id in self._condemned:
-            raise AdapterBroken(self._condemned[row.id])
-        return Responder(row.base_model, self._opened(row, name))
+        try:
+            return Responder(row.base_model, self._opened(row, name))
+        except AdapterBroken as error:
+            earlier = self._earlier(project_id, name, row, error) if number is None else None
+            if earlier is None:
+                raise
+            return earlier
+
+    def _earlier(self, project_id: str, name: str, live: AdapterVersion, error: AdapterBroken) -> Responder | None:
+        """The version that goes on in place of a broken live one."""
+        with self._database.read() as session:
+            adapters = AdapterRepository(session)
+            rows = adapters.earlier(adapters.get(project_id, name))
+        for row in rows:
+            with suppress(AdapterBroken):
+                reason = (
+                    f"Version {live.number} of '{name}' cannot be served: {error.detail} "
+                    f"Version {row.number}, which was live before, answered."
+                )
+                return Responder(row.base_model, self._opened(row, name), reason)
+        return None
 
     def _opened(self, row: AdapterVersion, name: str) -> ServedVersion:
         with self._lock:
+            self._refuse_failed(row.id)
             if row.id in self._open:
                 self._open.move_to_end(row.id)
                 return self._open[row.id]
         try:
             version = self._verified(row, name)
         except AdapterBroken as error:
+            with self._lock:
+                self._failed[row.id] = (self._clock() + VERIFY_AGAIN_SECONDS, error.detail)
             if row.broken_reason is None:
                 self._mark(row.id, error)
             raise
         if row.broken_reason is not None:  # it was a passing trouble (a volume that was away)
             self._mark(row.id, None)
         with self._lock:
+            self._failed.pop(row.id, None)
             self._open[row.id] = version
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
         return version
+
+    def _refuse_failed(self, version_id: str) -> None:
+        if version_id in self._condemned:
+            raise AdapterBroken(self._condemned[version_id])
+        retry_at, detail = self._failed.get(version_id, (0.0, ""))
+        if self._clock() < retry_at:
+            raise AdapterBroken(detail)
 
     def _verified(self, row: AdapterVersion, name: str) -> ServedVersion:
         """Compares every hash, so it runs once a version as long as the version stays in memory."""

@@ -1,194 +1,290 @@
-"""Runs batches through one base model: the tensors, the key/value caches, and which adapter is on."""
+"""Runs passes through one base model: the tensors of what the scheduler chose."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence as Rows
-from collections.abc import Set
-from typing import TYPE_CHECKING, Any, Protocol, cast
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from worker.inference.lora import LoadedAdapters
+from worker.inference.attention import NAME
+from worker.inference.cache import CrossLayout, EncoderDecoderSlots, Layout, SlotCache, Span
+from worker.inference.lora_stacks import AdapterStacks
 from worker.inference.sampling import Token, choose
-from worker.inference.scheduler import Batch
-from worker.inference.sequence import AdapterFiles, Sequence
+from worker.inference.scheduler import Admission, Chunk
+from worker.inference.sequence import SamplingParameters, Sequence
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CONTEXT = 2048  # tokens, for models that set themselves no limit
+_PROBE = ([1, 2, 3, 4, 5, 6], [5, 4, 3])
+_PROBE_NEXT = 7
 
 
-class State(Protocol):
-    """What a running batch keeps between steps. Both forward passes return logits (rows, vocabulary)."""
+class Passes(Protocol):
+    """How a kind of model computes chunks. `forward` returns the logits (chunks, vocabulary) of their last tokens."""
 
-    def prefill(self, sequences: Rows[Sequence]) -> torch.Tensor: ...
+    can_share_prefixes: bool
+    can_split_prompts: bool
 
-    def step(self, last: torch.Tensor) -> torch.Tensor: ...
+    @property
+    def bytes_per_token(self) -> int: ...
 
-    def keep(self, rows: torch.LongTensor) -> None: ...
+    def forward(self, chunks: Rows[Chunk], adapters: AdapterStacks) -> Tensor: ...
 
-    def can_join(self, other: Any) -> bool: ...
+    def copy(self, source: int, target: int, length: int) -> None: ...
 
-    def join(self, other: Any) -> None: ...
+    def wipe(self, slot: int) -> None: ...
 
 
 class Runner:
-    """One base model with its adapters. A batch's cache lives as long as the scheduler knows the batch."""
+    """One base model with its adapters and its cache of slots."""
 
-    def __init__(self, model: PreTrainedModel, max_loaded_adapters: int = 16) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        num_slots: int = 16,
+        max_loaded_adapters: int = 16,
+        adapter_memory_bytes: int | None = None,
+        cache_memory_bytes: int | None = None,
+        max_context: int | None = None,
+    ) -> None:
+        """`num_slots` becomes less if so many sequences of `max_context` tokens would not fit into
+        `cache_memory_bytes`."""
         self._model = model.eval()
-        self._adapters = LoadedAdapters(model, max_loaded_adapters)
-        self._state_type = EncoderDecoderState if model.config.is_encoder_decoder else CausalState
-        self._states: WeakKeyDictionary[Batch, tuple[State, list[Sequence]]] = WeakKeyDictionary()
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
-        self.context = context_of(model.config)
+        self.context = min(context_of(model.config), max_context or context_of(model.config))
+        self.adapters = AdapterStacks(model, max_loaded_adapters, adapter_memory_bytes)
         self.max_loaded_adapters = max_loaded_adapters
+        self.num_slots, self._passes = _passes_for(model, num_slots, self.context, cache_memory_bytes, self.adapters)
 
     @property
-    def loaded_adapters(self) -> list[str]:
-        return self._adapters.keys
+    def decoder_start(self) -> int | None:
+        """The token that every answer of an encoder-decoder begins with; None for other models."""
+        return decoder_start_of(self._model) if self.is_encoder_decoder else None
 
-    def load(self, adapter: AdapterFiles, in_use: Set[str]) -> None:
-        """Makes an adapter ready, and evicts unused ones for it. Raises `AdapterBroken`."""
-        self._adapters.load(adapter, in_use)
+    @property
+    def can_share_prefixes(self) -> bool:
+        """Whether one prompt may begin with what the cache holds of another."""
+        return self._passes.can_share_prefixes
 
-    @torch.inference_mode()
-    def run(self, batch: Batch) -> list[Token]:
-        """The next token of each sequence of the batch, in order."""
-        self._adapters.select(batch.adapter)
-        if batch not in self._states:
-            state: State = self._state_type(self._model)
-            logits = state.prefill(batch.sequences)
-        else:
-            state = self._kept(batch)
-            logits = state.step(self._tensor([[sequence.tokens[-1]] for sequence in batch.sequences]))
-        self._states[batch] = (state, list(batch.sequences))
-        return choose(logits, batch.sequences)
+    @property
+    def can_split_prompts(self) -> bool:
+        return self._passes.can_split_prompts
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What the cache keeps for a token."""
+        return self._passes.bytes_per_token
 
     @torch.inference_mode()
-    def join(self, batch: Batch, into: Batch) -> bool:
-        """Appends the rows of `batch` to those of `into`, if both have run and their caches allow it."""
-        if batch not in self._states or into not in self._states:
-            return False
-        state, other = self._kept(into), self._kept(batch)
-        if not state.can_join(other):
-            return False
-        state.join(other)
-        del self._states[batch]
-        self._states[into] = (state, [*into.sequences, *batch.sequences])
-        return True
+    def place(self, admission: Admission) -> None:
+        """Copies the beginning that a new sequence shares with another slot."""
+        if admission.source is not None:
+            self._passes.copy(admission.source, admission.slot, admission.num_copied)
 
-    def _kept(self, batch: Batch) -> State:
-        """The batch's state, without the rows of sequences that left."""
-        state, sequences = self._states[batch]
-        if len(sequences) != len(batch.sequences):
-            state.keep(self._tensor([row for row, one in enumerate(sequences) if one in batch.sequences]))
-            self._states[batch] = (state, list(batch.sequences))
-        return state
+    @torch.inference_mode()
+    def wipe(self, slots: Rows[int]) -> None:
+        """Clears slots that may hold numbers which are not finite."""
+        for slot in slots:
+            self._passes.wipe(slot)
 
-    def _tensor(self, values: list[Any]) -> torch.LongTensor:
-        return cast("torch.LongTensor", torch.tensor(values, device=self._model.device))
+    @torch.inference_mode()
+    def run(self, chunks: Rows[Chunk]) -> list[tuple[Chunk, Token]]:
+        """Computes the chunks, and chooses the next token of each whose sequence is complete by it."""
+        ordered = sorted(chunks, key=lambda chunk: (len(chunk.tokens) > 1, chunk.slot))
+        logits = self._passes.forward(ordered, self.adapters)
+        ending = [row for row, chunk in enumerate(ordered) if chunk.is_last]
+        if not ending:
+            return []
+        if len(ending) < len(ordered):
+            logits = logits[ending]
+        tokens = choose(logits, [ordered[row].sequence for row in ending])
+        return [(ordered[row], token) for row, token in zip(ending, tokens, strict=True)]
 
 
-class CausalState:
-    """Rows of a decoder-only model: prompts padded on the left, so that all rows end at the same place."""
+class SlotPasses:
+    """A decoder-only model whose attention reads slots: all chunks lie end to end in one row."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    can_share_prefixes = True
+    can_split_prompts = True
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, context: int) -> None:
         self._model = model
-        self._cache = DynamicCache(config=model.config)
-        accepted = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self._mask = torch.empty(0)
+        self._cache = SlotCache(num_slots, context)
+        self._takes_last = "logits_to_keep" in inspect.signature(model.forward).parameters
 
-    def prefill(self, sequences: Rows[Sequence]) -> torch.Tensor:
-        tokens = [[*sequence.prompt, *sequence.tokens] for sequence in sequences]
-        width = max(map(len, tokens))
-        device = self._model.device
-        self._mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in tokens], device=device)
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in tokens], device=device)
-        return self._forward(ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
+    @property
+    def bytes_per_token(self) -> int:
+        return self._cache.bytes_per_token
 
-    def step(self, last: torch.Tensor) -> torch.Tensor:
-        self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=-1)
-        return self._forward(last, self._mask.sum(-1, keepdim=True) - 1)
-
-    def keep(self, rows: torch.LongTensor) -> None:
-        self._cache.reorder_cache(rows)
-        self._mask = self._mask[rows]
-
-    def can_join(self, other: CausalState) -> bool:
-        """Only caches that keep every position can be padded; a sliding window's cannot."""
-        return all(type(layer) is DynamicLayer for layer in [*self._cache.layers, *other._cache.layers])
-
-    def join(self, other: CausalState) -> None:
-        width = max(self._mask.shape[1], other._mask.shape[1])
-        layers: list[tuple[Any, Any]] = list(zip(self._cache.layers, other._cache.layers, strict=True))
-        for mine, theirs in layers:
-            mine.keys = torch.cat([_widened(mine.keys, width, 2), _widened(theirs.keys, width, 2)])
-            mine.values = torch.cat([_widened(mine.values, width, 2), _widened(theirs.values, width, 2)])
-        self._mask = torch.cat([_widened(self._mask, width, 1), _widened(other._mask, width, 1)])
-
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        where = {"position_ids": positions} if self._takes_positions else {}
+    def forward(self, chunks: Rows[Chunk], adapters: AdapterStacks) -> Tensor:
+        adapters.route([(_key(chunk), len(chunk.tokens)) for chunk in chunks])
+        layout = Layout([_span(chunk) for chunk in chunks], self._model.device)
+        self._cache.layout = layout
         output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
+            input_ids=_row([token for chunk in chunks for token in chunk.tokens], self._model),
+            position_ids=layout.positions[None],
             past_key_values=self._cache,
             use_cache=True,
-            **where,
-            **self._last_only,
+            **({"logits_to_keep": layout.lasts} if self._takes_last else {}),
         )
-        logits: torch.Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits[0]
+        return logits if self._takes_last else logits[layout.lasts]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self._cache.copy(source, target, length)
+
+    def wipe(self, slot: int) -> None:
+        self._cache.wipe(slot)
+
+
+class EncoderDecoderPasses:
+    """An encoder-decoder whose attention reads slots. A sequence's first pass encodes its prompt, by itself and so
+    without padding; later passes hold the next tokens of all sequences end to end."""
+
+    can_share_prefixes = False
+    can_split_prompts = False
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, context: int) -> None:
+        self._model: Any = model
+        self._cache = EncoderDecoderSlots(num_slots, context, context)
+        self._prompt_lengths: dict[int, int] = {}  # by slot
+
+    @property
+    def bytes_per_token(self) -> int:
+        return self._cache.own.bytes_per_token + self._cache.prompts.bytes_per_token
+
+    def forward(self, chunks: Rows[Chunk], adapters: AdapterStacks) -> Tensor:
+        later = [chunk for chunk in chunks if chunk.start > 0]
+        rows = {id(chunk): self._first(chunk, adapters) for chunk in chunks if chunk.start == 0}
+        if later:
+            rows |= zip(map(id, later), self._later(later, adapters), strict=True)
+        return torch.stack([rows[id(chunk)] for chunk in chunks])
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        raise NotImplementedError("the cache of an answer depends on the whole prompt")
+
+    def wipe(self, slot: int) -> None:
+        self._cache.own.wipe(slot)
+        self._cache.prompts.wipe(slot)
+
+    def _first(self, chunk: Chunk, adapters: AdapterStacks) -> Tensor:
+        prompt = chunk.sequence.prompt
+        adapters.route([(_key(chunk), len(prompt))])
+        encoded = self._model.get_encoder()(input_ids=_row(prompt, self._model), return_dict=True)
+        self._prompt_lengths[chunk.slot] = len(prompt)
+        self._cache.first_pass(True)
+        self._cache.prompts.layout = Layout([Span(chunk.slot, 0, len(prompt))], self._model.device)
+        return self._decode([chunk], encoded.last_hidden_state)[0]
+
+    def _later(self, chunks: list[Chunk], adapters: AdapterStacks) -> Tensor:
+        adapters.route([(_key(chunk), len(chunk.tokens)) for chunk in chunks])
+        lengths = [self._prompt_lengths[chunk.slot] for chunk in chunks]
+        self._cache.first_pass(False)
+        self._cache.prompts.layout = CrossLayout([_span(chunk) for chunk in chunks], lengths, self._model.device)
+        return self._decode(chunks, self._model.get_input_embeddings().weight[None, :1])  # its values are not read
+
+    def _decode(self, chunks: list[Chunk], encoded: Tensor) -> Tensor:
+        self._cache.own.layout = layout = Layout([_span(chunk) for chunk in chunks], self._model.device)
+        output = self._model(
+            encoder_outputs=(encoded,),
+            decoder_attention_mask=layout.lasts.new_ones(1, 1),  # unread; else built from the length
+            decoder_input_ids=_row([token for chunk in chunks for token in chunk.tokens], self._model),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        logits: Tensor = output.logits[0, layout.lasts]
         return logits
 
 
-class EncoderDecoderState:
-    """Rows of an encoder-decoder model: prompts go to the encoder, padded on the right; the answers, which all
-    began at the same step, need no padding."""
+class SinglePasses:
+    """Any model, one sequence at a time through its own cache: for those whose attention cannot read slots."""
+
+    can_share_prefixes = False
+    can_split_prompts = False
+    bytes_per_token = 0  # not known: the model's own caches hold it
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
-        self._mask = torch.empty(0)
-        self._encoded: Any = None
+        self._model: Any = model
+        self._caches: dict[int, tuple[Any, Any]] = {}  # by slot: the cache, and the encoded prompt
+        self._has_cache = "past_key_values" in inspect.signature(model.forward).parameters
 
-    def prefill(self, sequences: Rows[Sequence]) -> torch.Tensor:
-        prompts = [sequence.prompt for sequence in sequences]
-        width = max(map(len, prompts))
-        device = self._model.device
-        self._mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in prompts], device=device)
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in prompts], device=device)
-        self._encoded = self._model.get_encoder()(input_ids=ids, attention_mask=self._mask, return_dict=True)
-        start = decoder_start_of(self._model)
-        return self.step(torch.tensor([[start, *sequence.tokens] for sequence in sequences], device=device))
+    def forward(self, chunks: Rows[Chunk], adapters: AdapterStacks) -> Tensor:
+        return torch.stack([self._one(chunk, adapters) for chunk in chunks])
 
-    def step(self, last: torch.Tensor) -> torch.Tensor:
-        output = self._model(
-            encoder_outputs=self._encoded,
-            attention_mask=self._mask,
-            decoder_input_ids=last,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        logits: torch.Tensor = output.logits[:, -1]
+    def copy(self, source: int, target: int, length: int) -> None:
+        raise NotImplementedError("a model's own cache cannot be cut")
+
+    def wipe(self, slot: int) -> None:
+        self._caches.pop(slot, None)
+
+    def _one(self, chunk: Chunk, adapters: AdapterStacks) -> Tensor:
+        if not self._has_cache:  # a state-space model's goes by other names: it is given everything anew
+            return self._uncached(chunk, adapters)
+        adapters.route([(_key(chunk), len(chunk.tokens))])
+        if chunk.start == 0:
+            self._caches[chunk.slot] = self._begin(chunk, adapters)
+        cache, encoded = self._caches[chunk.slot]
+        ids = _row(chunk.tokens, self._model)
+        inputs = {"input_ids": ids} if encoded is None else {"decoder_input_ids": ids, "encoder_outputs": encoded}
+        logits: Tensor = self._model(**inputs, past_key_values=cache, use_cache=True).logits[0, -1]
         return logits
 
-    def keep(self, rows: torch.LongTensor) -> None:
-        self._cache.reorder_cache(rows)
-        self._mask = self._mask[rows]
-        self._encoded.last_hidden_state = self._encoded.last_hidden_state[rows]
+    def _uncached(self, chunk: Chunk, adapters: AdapterStacks) -> Tensor:
+        tokens = [*chunk.sequence.prompt, *chunk.sequence.tokens, *chunk.tokens][: chunk.start + len(chunk.tokens)]
+        adapters.route([(_key(chunk), len(tokens))])
+        logits: Tensor = self._model(input_ids=_row(tokens, self._model), use_cache=False).logits[0, -1]
+        return logits
 
-    def can_join(self, other: EncoderDecoderState) -> bool:
-        """Decoders with absolute positions count them from the cache's width, so rows must not be padded."""
-        return False
+    def _begin(self, chunk: Chunk, adapters: AdapterStacks) -> tuple[Any, Any]:
+        config = self._model.config
+        if not config.is_encoder_decoder:
+            return DynamicCache(config=config), None
+        adapters.route([(_key(chunk), len(chunk.sequence.prompt))])
+        encoded = self._model.get_encoder()(input_ids=_row(chunk.sequence.prompt, self._model), return_dict=True)
+        adapters.route([(_key(chunk), len(chunk.tokens))])
+        return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)), encoded
 
-    def join(self, other: EncoderDecoderState) -> None:
-        raise RuntimeError("encoder-decoder batches stay apart: see can_join")
+
+def _passes_for(
+    model: PreTrainedModel, num_slots: int, context: int, memory_bytes: int | None, adapters: AdapterStacks
+) -> tuple[int, Passes]:
+    """Slots where the model's attention can read them, which is tried; else one sequence at a time."""
+    single = SinglePasses(model)
+    expected = _probed(single, model, adapters)
+    before = model.config._attn_implementation
+    kind = EncoderDecoderPasses if model.config.is_encoder_decoder else SlotPasses
+    try:
+        _check_layers(model.config)
+        model.set_attn_implementation(NAME)
+        tried = kind(model, 2, context)
+        if _is_close(_probed(tried, model, adapters), expected):
+            num_slots = _fitting(num_slots, context * tried.bytes_per_token, memory_bytes)
+            return num_slots, kind(model, num_slots, context)
+        reason: object = "its outputs differ"
+    except (TypeError, ValueError, NotImplementedError, RuntimeError, IndexError, AttributeError) as error:
+        reason = error
+    log.warning("%s cannot batch over slots (%s); its sequences run one at a time", type(model).__name__, reason)
+    model.set_attn_implementation(before)
+    return num_slots, single
+
+
+def _fitting(num_slots: int, slot_bytes: int, memory_bytes: int | None) -> int:
+    """As many slots as fit, at least one."""
+    if memory_bytes is None or num_slots * slot_bytes <= memory_bytes:
+        return num_slots
+    fitting = max(1, memory_bytes // slot_bytes)
+    log.warning("%d sequences at once instead of %d: a slot takes %.2f GB", fitting, num_slots, slot_bytes / 1e9)
+    return fitting
 
 
 def context_of(config: PretrainedConfig) -> int:
@@ -204,10 +300,37 @@ def decoder_start_of(model: PreTrainedModel) -> int:
     return int(model.config.decoder_start_token_id if chosen is None else chosen)
 
 
-def _widened(tensor: torch.Tensor, width: int, dim: int) -> torch.Tensor:
-    """The tensor with zeros put before its entries in `dim`, `width` in all."""
-    missing = width - tensor.shape[dim]
-    if missing == 0:
-        return tensor
-    shape = [*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :]]
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+def _check_layers(config: PretrainedConfig) -> None:
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise NotImplementedError(f"layers of {', '.join(sorted(kinds))}")
+
+
+@torch.inference_mode()
+def _probed(passes: Passes, model: PreTrainedModel, adapters: AdapterStacks) -> Tensor:
+    """Logits of two short sequences, of their prompts and then of a token more, computed together."""
+    is_seq2seq = model.config.is_encoder_decoder
+    sequences = [Sequence(str(i), prompt, SamplingParameters(), frozenset()) for i, prompt in enumerate(_PROBE)]
+    firsts = [[decoder_start_of(model)] if is_seq2seq else one.prompt for one in sequences]
+    numbered = list(enumerate(zip(sequences, firsts, strict=True)))
+    prompts = [Chunk(one, slot, 0, first, True) for slot, (one, first) in numbered]
+    nexts = [Chunk(one, slot, len(first), [_PROBE_NEXT], True) for slot, (one, first) in numbered]
+    return torch.cat([passes.forward(prompts, adapters), passes.forward(nexts, adapters)])
+
+
+def _is_close(found: Tensor, expected: Tensor) -> bool:
+    tolerance = 1e-3 if expected.dtype == torch.float32 else 5e-2
+    limit = tolerance * float(expected.abs().max())
+    return bool(torch.allclose(found, expected, rtol=tolerance, atol=limit))
+
+
+def _span(chunk: Chunk) -> Span:
+    return Span(chunk.slot, chunk.start, len(chunk.tokens))
+
+
+def _key(chunk: Chunk) -> str | None:
+    return chunk.sequence.adapter.key if chunk.sequence.adapter else None
+
+
+def _row(tokens: Rows[int], model: Any) -> Tensor:
+    return torch.tensor([list(tokens)], device=model.device)

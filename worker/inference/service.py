@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from redis import RedisError
 
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError
-from shared.messages import Answer, Quality, Question, Refusal, TokenChunk, Usage
+from shared.messages import Answer, Question, Refusal, Usage
+from worker.inference.choices import WrittenChoice
 from worker.inference.engine import Engine, Output
+from worker.inference.measures import Measures, times_of
 from worker.inference.preparation import Preparation, Prepared
 from worker.inference.questions import Delivery, QuestionStream
 from worker.inference.registry import Responder
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5  # longest wait for a question; a stop signal is seen after it
 REST_SECONDS = 0.02  # wait while questions are prepared
+MEASURE_SECONDS = 1.0  # between two looks at the engines' statistics
 MAX_BACKOFF_SECONDS = 2.0
 MAX_DELIVERIES = 3  # a question that so many workers died with is refused
 MAX_REMEMBERED_ABORTS = 10_000
@@ -39,9 +42,14 @@ class Flight:
     question: Question
     preparing: Future[Prepared] | None = None
     prepared: Prepared | None = None
-    text: str = ""
-    num_sent: int = 0  # characters of the text that the reply stream has
     final: Answer | Refusal | None = None
+
+    def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forgets what is written of its choices."""
+        self.choices = [WrittenChoice(index) for index in range(self.question.sampling.n)]
 
 
 class InferenceService:
@@ -53,12 +61,15 @@ class InferenceService:
         preparation: Preparation,
         *,
         capacity: int,
+        measures: Measures | None = None,
         claim_after_seconds: float = 15.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._questions = questions
         self._preparation = preparation
         self._capacity = capacity
+        self._measures = measures or Measures()
+        self._measure_at = 0.0
         self._claim_seconds = claim_after_seconds / 5
         self._clock = clock
         self._preparers = ThreadPoolExecutor(capacity, "prepare")
@@ -101,6 +112,7 @@ class InferenceService:
             for output in _stepped(engine):
                 self._take(output)
         self._expire()
+        self._measure()
         self._exchange(is_pulling=is_pulling)
         if not engines:
             self._rest()
@@ -129,22 +141,25 @@ class InferenceService:
 
     def _submit(self, flight: Flight, prepared: Prepared) -> None:
         try:
-            prepared.model.engine.submit(prepared.sequence)
+            for sequence in prepared.sequences:
+                prepared.model.engine.submit(sequence)
         except FinetunedError as error:
             self._refuse(flight, error)
 
     def _take(self, output: Output) -> None:
         """Notes what a step did to a question."""
-        flight = self._flights.get(output.sequence.id)
-        if flight is None or flight.prepared is None or flight.prepared.sequence is not output.sequence:
+        flight = self._flights.get(output.sequence.question_id)
+        if flight is None or flight.prepared is None or output.sequence not in flight.prepared.sequences:
             return
-        flight.text += output.text
-        if isinstance(output.error, AdapterBroken) and not flight.text:
+        choice = flight.choices[output.sequence.choice]
+        choice.take(output.sequence, output.text, output.finish_reason, flight.prepared.tokenizer)
+        if isinstance(output.error, AdapterBroken) and not any(one.text for one in flight.choices):
             self._prepare_without_version(flight, flight.prepared, output.error)
         elif output.error is not None:
             self._refuse(flight, output.error)
-        elif output.finish_reason is not None:
-            flight.final = _answer(flight, flight.prepared, output)
+        elif all(one.finish_reason for one in flight.choices):
+            flight.final = _answer(flight, flight.prepared)
+            self._measures.answered(flight.question, flight.final, times_of(output.sequence, self._clock()))
             self._let_go(flight)
 
     def _prepare_without_version(self, flight: Flight, prepared: Prepared, error: AdapterBroken) -> None:
@@ -152,6 +167,7 @@ class InferenceService:
         if version is None:
             return self._refuse(flight, error)
         self._let_go(flight)
+        flight.begin_anew()
         flight.preparing = self._preparers.submit(
             self._preparation.prepare_without, flight.question, version.files.key, error
         )
@@ -168,13 +184,15 @@ class InferenceService:
             log.error("question %s failed", flight.question.id, exc_info=error)
             error = FinetunedError()
         log.info("question %s refused: %s", flight.question.id, error.code)
+        self._measures.refused(error.code)
         flight.final = Refusal(question_id=flight.question.id, code=error.code, detail=error.detail)
         self._let_go(flight)
 
     def _let_go(self, flight: Flight) -> None:
         """Frees the sequence and the model, at once or as soon as its preparation is over."""
         if flight.prepared is not None:
-            flight.prepared.model.engine.abort(flight.question.id)
+            for sequence in flight.prepared.sequences:
+                flight.prepared.model.engine.abort(sequence.id)
             self._preparation.models.release(flight.prepared.model.name)
         if flight.preparing is not None and not flight.preparing.cancel():
             flight.preparing.add_done_callback(self._release_late)
@@ -183,6 +201,11 @@ class InferenceService:
     def _release_late(self, preparing: Future[Prepared]) -> None:
         if preparing.exception() is None:
             self._preparation.models.release(preparing.result().model.name)
+
+    def _measure(self) -> None:
+        if time.monotonic() >= self._measure_at:
+            self._measure_at = time.monotonic() + MEASURE_SECONDS
+            self._measures.look(self._preparation.models.named_engines())
 
     def _exchange(self, *, is_pulling: bool) -> None:
         """Everything that needs Redis. While Redis is away the engines go on and replies wait here."""
@@ -218,17 +241,35 @@ class InferenceService:
             time.sleep(REST_SECONDS)
 
     def _deliveries(self) -> Iterator[Delivery]:
-        free = self._capacity - len(self._flights)
-        if free <= 0:
-            return
-        if time.monotonic() >= self._claim_at:
+        is_claiming = time.monotonic() >= self._claim_at
+        if is_claiming:
             self._claim_at = time.monotonic() + self._claim_seconds
             self._questions.forget_consumers()
+        free = self._capacity - sum(
+            len(one.choices) for one in self._flights.values() if not one.question.is_background
+        )
+        if free > 0 and is_claiming:
             claimed = self._questions.claim(free)
             yield from claimed
             free -= len(claimed)
         if free > 0:
-            yield from self._questions.pull(free, None if self._flights else min(IDLE_SECONDS, self._claim_seconds))
+            wait_seconds = None if self._flights else min(IDLE_SECONDS, self._claim_seconds)
+            pulled = self._questions.pull(free, wait_seconds)
+            yield from pulled
+            free -= len(pulled)
+        if free > 0:  # nobody else waits
+            yield from self._background_deliveries(is_claiming=is_claiming)
+
+    def _background_deliveries(self, *, is_claiming: bool) -> Iterator[Delivery]:
+        """Background questions take no place that others need at the moment, and leave some to those that come."""
+        num_kept_free = min(self._capacity - 1, max(1, self._capacity // 8))
+        free = self._capacity - num_kept_free - sum(len(flight.choices) for flight in self._flights.values())
+        if free > 0 and is_claiming:
+            claimed = self._questions.claim(free, is_background=True)
+            yield from claimed
+            free -= len(claimed)
+        if free > 0:
+            yield from self._questions.pull(free, None, is_background=True)
 
     def _accept(self, delivery: Delivery) -> None:
         try:
@@ -262,16 +303,18 @@ class InferenceService:
             self._aborted.popitem(last=False)
         flight = self._flights.pop(question_id, None)
         if flight is not None:
+            self._measures.aborted()
             self._let_go(flight)
             self._dropped.append(flight.entry_id)
 
     def _send(self) -> None:
         """Writes what is new, in one transaction; if that fails, the next one carries it again."""
-        replies, ended, lengths = [], [], []
+        replies, ended, sent = [], [], []
         for flight in self._flights.values():
-            if len(flight.text) > flight.num_sent:
-                replies.append((flight.question.reply_to, _chunk(flight).model_dump_json()))
-                lengths.append((flight, len(flight.text)))
+            for choice in [] if flight.question.is_background else flight.choices:
+                if (chunk := choice.unsent(flight.question.id)) is not None:
+                    replies.append((flight.question.reply_to, chunk.model_dump_json()))
+                    sent.append((choice, chunk))
             if flight.final is not None:
                 replies.append((flight.question.reply_to, flight.final.model_dump_json()))
                 ended.append(flight)
@@ -280,8 +323,8 @@ class InferenceService:
             return
         self._questions.send(replies, done)
         self._dropped = []
-        for flight, length in lengths:
-            flight.num_sent = length
+        for choice, chunk in sent:
+            choice.mark_sent(chunk)
         for flight in ended:
             del self._flights[flight.question.id]
 
@@ -305,24 +348,26 @@ def _stepped(engine: Engine) -> list[Output]:
         return engine.recover()
 
 
-def _chunk(flight: Flight) -> TokenChunk:
-    return TokenChunk(question_id=flight.question.id, text=flight.text[flight.num_sent :], offset=flight.num_sent)
-
-
-def _answer(flight: Flight, prepared: Prepared, output: Output) -> Answer:
-    sequence, responder = output.sequence, prepared.responder
+def _answer(flight: Flight, prepared: Prepared) -> Answer:
+    sequences, responder = prepared.sequences, prepared.responder
     asked_at = flight.question.asked_at
+    choices = tuple(one.message(sequence) for one, sequence in zip(flight.choices, sequences, strict=True))
+    first, its_sequence = choices[0], sequences[0]
     return Answer(
         question_id=flight.question.id,
-        text=flight.text,
+        text=first.text,
         model=responder.model,
         adapter=responder.version.name if responder.version else None,
         version=responder.version.number if responder.version else None,
-        fallback=responder.fallback_reason is not None,
+        fallback=responder.is_fallback,
         fallback_reason=responder.fallback_reason,
-        finish_reason=output.finish_reason or "stop",
-        usage=Usage(prompt_tokens=len(sequence.prompt), completion_tokens=len(sequence.tokens)),
-        quality=Quality(mean_logprob=sequence.mean_logprob, repetition=sequence.repetition),
-        queue_ms=1000 * max(0.0, (sequence.started_at or asked_at) - asked_at),
-        first_token_ms=1000 * max(0.0, (sequence.first_token_at or asked_at) - asked_at),
+        finish_reason=first.finish_reason,
+        usage=Usage(
+            prompt_tokens=len(its_sequence.prompt), completion_tokens=sum(one.completion_tokens for one in choices)
+        ),
+        quality=first.quality,
+        queue_ms=1000 * max(0.0, (its_sequence.started_at or asked_at) - asked_at),
+        first_token_ms=1000 * max(0.0, (its_sequence.first_token_at or asked_at) - asked_at),
+        logprobs=first.logprobs,
+        choices=choices if len(choices) > 1 else (),
     )

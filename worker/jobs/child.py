@@ -27,7 +27,11 @@ EXIT_ENDED, EXIT_CRASHED, EXIT_YIELDED = 0, 70, 75
 _PR_SET_PDEATHSIG = 1
 
 # Where the work of each kind of job is done; imported in the child alone, never in the worker.
-RUNNERS = {"setup": "worker.data.job:run_setup", "training": "worker.finetuning.job:run_training"}
+RUNNERS = {
+    "setup": "worker.data.job:run_setup",
+    "training": "worker.finetuning.job:run_training",
+    "batch": "worker.batches.job:run_batch",
+}
 Runner = Callable[[ClaimedJob, Settings, Storage, Callable[[], bool]], None]
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Batches of questions: a jsonl document in, a file of answers out."""

@@ -1,0 +1,1 @@
+"""Batches: thousands of questions of a file, answered behind interactive traffic, each exactly once."""
