@@ -14,7 +14,8 @@ from tests.inference import architectures
 from tests.inference.architectures import MODELS, ONE_AT_A_TIME, make, save_adapter
 from tests.tiny_models import EOS, VOCABULARY
 from worker.inference.engine import BatchEngine
-from worker.inference.runner import Runner, SinglePasses
+from worker.inference.passes import SinglePasses
+from worker.inference.runner import Runner
 from worker.inference.scheduler import Scheduler
 from worker.inference.sequence import AdapterFiles, SamplingParameters, Sequence
 
