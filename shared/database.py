@@ -62,8 +62,11 @@ class Database:
         self.engine.dispose()
 
 
-# Classes of Postgres errors that pass: connection, resources, intervention (restart), rolled back (deadlock).
-_PASSING_STATES = ("08", "53", "57", "40")
+# Postgres errors that pass: connection, resources, intervention (restart), rolled back (deadlock); a lock that was not
+# given in time, and a transaction that its own process left idle.
+_PASSING_STATES = ("08", "53", "57", "40", "55P03", "25P03")
+# A process that is frozen in the midst of a transaction must not hold up those that take over from it.
+_POSTGRES_OPTIONS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=20s"
 
 
 @contextmanager
@@ -97,13 +100,14 @@ def _name_network_errors(context: ExceptionContext) -> None:
     if isinstance(context.original_exception, OSError):
         context.is_disconnect = True
         raise DatabaseUnavailable() from context.original_exception
-    if _state_of(context.original_exception).startswith("57P"):
+    if _state_of(context.original_exception).startswith(("57P", "25P03")):
         context.is_disconnect = True
 
 
 def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+        options = {"startup_params": {"options": _POSTGRES_OPTIONS}}
+        engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10, connect_args=options)
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "handle_error", _name_network_errors)
         return engine

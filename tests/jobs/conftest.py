@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -27,6 +27,7 @@ class Bench:
     settings: Settings
     supervisor: Supervisor
     stopping: threading.Event
+    threads: list[threading.Thread] = field(default_factory=list)
 
     def create(self, behaviour: str, kind: str = "training", waits_for: str | None = None) -> str:
         with self.database.write() as session:
@@ -57,9 +58,9 @@ class Bench:
         raise AssertionError(f"{job_id} never reached {what}")
 
     def work_in_background(self) -> threading.Thread:
-        thread = threading.Thread(target=self.supervisor.work)
-        thread.start()
-        return thread
+        self.threads.append(threading.Thread(target=self.supervisor.work))
+        self.threads[-1].start()
+        return self.threads[-1]
 
 
 @pytest.fixture
@@ -76,5 +77,8 @@ def bench(database: Database, settings: Settings, database_url: str) -> Iterator
         processes=forkserver_for(RUNNER),
         is_stopping=stopping.is_set,
     )
-    yield Bench(database, settings, supervisor, stopping)
+    bench = Bench(database, settings, supervisor, stopping)
+    yield bench
     stopping.set()
+    for thread in bench.threads:  # none may outlive its database
+        thread.join(60)

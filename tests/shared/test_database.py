@@ -18,6 +18,7 @@ from sqlalchemy import text
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
+from tests.postgres import PostgresServer
 from tests.waiting import until
 
 
@@ -89,3 +90,43 @@ def works(database: Database) -> bool:
 def test_an_error_of_a_file_inside_a_transaction_is_not_the_database_s(database: Database) -> None:
     with pytest.raises(FileNotFoundError), database.write():
         Path("/nowhere/at/all").read_text()
+
+
+@pytest.fixture
+def on_postgres(postgres: PostgresServer) -> Iterator[Database]:
+    with postgres.migrated_database() as url:
+        database = Database(url)
+        yield database
+        database.close()
+
+
+def test_a_lock_that_a_frozen_process_holds_is_an_error_and_no_endless_wait(on_postgres: Database) -> None:
+    def take_over() -> None:
+        with on_postgres.write() as waiting:
+            waiting.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            waiting.execute(text("DELETE FROM jobs"))
+
+    with on_postgres.write() as holder:
+        assert holder.scalar(text("SHOW lock_timeout")) == "10s"
+        holder.execute(text("LOCK TABLE jobs"))
+        with pytest.raises(DatabaseUnavailable):
+            take_over()
+
+
+def test_a_transaction_that_its_process_left_idle_is_ended_by_the_server(on_postgres: Database) -> None:
+    def is_there(pid: int) -> bool:
+        with on_postgres.read() as session:
+            return session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}) == 1
+
+    def freeze() -> None:
+        with on_postgres.write() as frozen:
+            assert frozen.scalar(text("SHOW idle_in_transaction_session_timeout")) == "20s"
+            frozen.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            pid = frozen.scalar(text("SELECT pg_backend_pid()"))
+            until(lambda: not is_there(int(pid or 0)))
+            frozen.execute(text("DELETE FROM jobs"))
+
+    with pytest.raises(DatabaseUnavailable):
+        freeze()
+    with on_postgres.write() as session:
+        session.execute(text("DELETE FROM jobs"))

@@ -46,9 +46,11 @@ def passes_for(
     model: PreTrainedModel, num_slots: int, context: int, memory_bytes: int | None, adapters: AdapterStacks
 ) -> tuple[int, Passes]:
     """Slots where the model's attention can read them, which is tried; else one sequence at a time."""
+    before = model.config._attn_implementation
+    if before == NAME:  # it was in another runner, and its own caches would meet an attention that reads slots
+        model.set_attn_implementation(before := "eager")
     single = SinglePasses(model)
     expected = _probed(single, model, adapters)
-    before = model.config._attn_implementation
     kind = EncoderDecoderPasses if model.config.is_encoder_decoder else SlotPasses
     try:
         _check_layers(model.config)
