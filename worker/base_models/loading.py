@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,8 +38,19 @@ def source_of(name: str) -> str:
     return str(Path(name).expanduser()) if is_path(name) else name
 
 
+_importing = threading.Lock()
+
+
+def import_transformers() -> None:
+    """Imports it in one thread, while others wait. The package replaces itself while it is imported: a second thread
+    that imports it meanwhile keeps the half-made one, which has no names (seen: no `AutoTokenizer`)."""
+    with _importing:
+        importlib.import_module("transformers")
+
+
 def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
     """The model's configuration; raises an error of the `BaseModelError` branch."""
+    import_transformers()
     from transformers import AutoConfig
 
     config: PretrainedConfig = _load(AutoConfig.from_pretrained, name, cache_dir)
@@ -46,6 +59,7 @@ def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
 
 def load_tokenizer(name: str, cache_dir: Path | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Where it has no pad token, the end token pads (masks tell them apart)."""
+    import_transformers()
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer.from_pretrained, name, cache_dir)
@@ -70,6 +84,8 @@ def load_model(
     if it is to be quantized where bitsandbytes is not installed.
     """
     import torch
+
+    import_transformers()
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_config(name, cache_dir)

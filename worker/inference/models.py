@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import AnswerTimeout, FinetunedError
 from worker.base_models.formats import PromptFormat, format_of
-from worker.base_models.loading import load_tokenizer
+from worker.base_models.loading import import_transformers, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,7 +145,8 @@ class LoadedModels:
 
 def load_base(name: str, settings: Settings) -> LoadedModel:
     """Loads a base model onto the device at hand, its weights as the settings say."""
-    # these import torch and transformers, which takes seconds that a worker's first heartbeat need not wait for
+    import_transformers()
+    # with torch it takes seconds, which a worker's first heartbeat need not wait for
     from worker.inference.engine import BatchEngine
     from worker.inference.runner import Runner
     from worker.inference.vllm_engine import load_by_vllm
