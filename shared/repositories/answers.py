@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, and_, delete, or_, select
+from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
 from shared.database import now
 from shared.errors import AnswerNotFound
 from shared.models import AnswerRecord
+from shared.repositories.paging import newest_first, older_than
 
 Thumb = Literal["up", "down"]
 
@@ -60,14 +61,9 @@ class AnswerRepository:
             wanted = wanted.where(AnswerRecord.thumb == thumb)
         if after is not None:
             cursor = self.get(project_id, after)
-            wanted = wanted.where(
-                or_(
-                    AnswerRecord.created_at < cursor.created_at,
-                    and_(AnswerRecord.created_at == cursor.created_at, AnswerRecord.id < cursor.id),
-                )
-            )
-        newest_first = wanted.order_by(AnswerRecord.created_at.desc(), AnswerRecord.id.desc())
-        return self.session.scalars(newest_first.limit(limit + 1)).all()
+            wanted = wanted.where(older_than(AnswerRecord, cursor))
+        ordered = wanted.order_by(*newest_first(AnswerRecord))
+        return self.session.scalars(ordered.limit(limit + 1)).all()
 
     def latest(self, project_id: str | None, limit: int) -> Sequence[AnswerRecord]:
         """The newest answers without their texts, of one project or of all, to be summed up."""
@@ -75,8 +71,8 @@ class AnswerRepository:
         wanted = select(AnswerRecord).options(*(defer(text, raiseload=True) for text in texts))
         if project_id is not None:
             wanted = wanted.where(AnswerRecord.project_id == project_id)
-        newest_first = wanted.order_by(AnswerRecord.created_at.desc(), AnswerRecord.id.desc())
-        return self.session.scalars(newest_first.limit(limit)).all()
+        ordered = wanted.order_by(*newest_first(AnswerRecord))
+        return self.session.scalars(ordered.limit(limit)).all()
 
     def prune(self, days: float, limit: int) -> int:
         """Removes at most `limit` of the answers that are older than `days`; gives their number."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.database import now
 from shared.errors import DocumentError, DocumentNotFound
 from shared.models import Adapter, AdapterVersion, DatasetDocument, Document
+from shared.repositories.paging import newest_first, older_than
 
 
 class DocumentRepository:
@@ -51,13 +52,8 @@ class DocumentRepository:
         wanted = select(Document).where(Document.project_id == project_id, Document.deleted_at.is_(None))
         if after is not None:
             cursor = self.get(project_id, after)
-            wanted = wanted.where(
-                or_(
-                    Document.created_at < cursor.created_at,
-                    and_(Document.created_at == cursor.created_at, Document.id < cursor.id),
-                )
-            )
-        ordered = wanted.order_by(Document.created_at.desc(), Document.id.desc()).limit(limit + 1)
+            wanted = wanted.where(older_than(Document, cursor))
+        ordered = wanted.order_by(*newest_first(Document)).limit(limit + 1)
         return self.session.scalars(ordered).all()
 
     def all_ids(self, project_id: str) -> Sequence[str]:

@@ -13,6 +13,7 @@ from shared.database import now
 from shared.errors import FinetunedError, IllegalTransition, JobNotFound, SetupFailed, Superseded, TrainerCrashed
 from shared.ids import PREFIX_BY_JOB_KIND, new_id
 from shared.models import Job, JobEvent
+from shared.repositories.paging import newest_first, older_than
 
 ENDED = ("succeeded", "failed", "cancelled")
 HELD = ("running", "pausing")
@@ -75,13 +76,8 @@ class JobRepository:
             wanted = wanted.where(Job.status == status)
         if after is not None:
             cursor = self.get(project_id, after)
-            wanted = wanted.where(
-                or_(
-                    Job.created_at < cursor.created_at,
-                    and_(Job.created_at == cursor.created_at, Job.id < cursor.id),
-                )
-            )
-        ordered = wanted.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+            wanted = wanted.where(older_than(Job, cursor))
+        ordered = wanted.order_by(*newest_first(Job)).limit(limit + 1)
         return self.session.scalars(ordered).all()
 
     def events(self, job_id: str, *, type: str | None = None, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
