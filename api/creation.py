@@ -67,7 +67,7 @@ class JobCreation:
         return hashlib.sha256(f"{self.path} {json.dumps(sent, sort_keys=True)}".encode()).hexdigest()
 
 
-def _creation(
+async def _creation(
     request: Request,
     services: AppServices,
     project: Project,

@@ -12,14 +12,15 @@ from api.services import Services
 from shared.models import DEFAULT_PROJECT
 
 
-def _services(request: Request) -> Services:
+# `async` spares a thread: FastAPI runs plain functions in one.
+async def _services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
 AppServices = Annotated[Services, Depends(_services)]
 
 
-def _project() -> str:
+async def _project() -> str:
     return DEFAULT_PROJECT
 
 

@@ -19,7 +19,7 @@ class Page(BaseModel):
     limit: int
 
 
-def _page(
+async def _page(
     after: Annotated[str | None, Query(max_length=256, description="`last_id` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:

@@ -42,7 +42,7 @@ Asked = Annotated[QueryRequest, Depends(_asked)]
 def _question(asked: Asked, services: AppServices, project: Project) -> Question:
     """The question for the workers. The session ends here: waiting for the answer must hold no connection."""
     with services.database.read() as session:
-        if not WorkerRepository(session).count_alive().get("inference"):
+        if not WorkerRepository(session).is_any_alive("inference"):
             raise NoInferenceWorker()
         model, adapter = _addressee(session, project, services.settings, asked)
     asked_at = time.time()
@@ -69,8 +69,10 @@ def _addressee(session: Session, project: str, settings: Settings, asked: QueryR
     if asked.model is not None:
         return check_allowed(asked.model, (*settings.allowed_models, settings.base_model)), None
     adapters = AdapterRepository(session)
-    latest = adapters.latest(project)
-    name = asked.adapter or (latest[0].name if latest else _DEFAULT_ADAPTER)
+    name = asked.adapter
+    if name is None:
+        latest = adapters.latest(project)
+        name = latest[0].name if latest else _DEFAULT_ADAPTER
     with suppress(NotFound):  # the worker refuses, or falls back and says so
         return adapters.resolve(project, name, asked.version).base_model, name
     return settings.base_model, name

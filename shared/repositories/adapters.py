@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -12,6 +12,18 @@ from shared.database import now
 from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
 from shared.ids import new_id
 from shared.models import Adapter, AdapterVersion, Promotion
+
+# Asked for every question, so built once: by number, or without one the live version.
+_RESOLVED = (
+    select(AdapterVersion)
+    .join(Adapter, Adapter.id == AdapterVersion.adapter_id)
+    .where(
+        Adapter.project_id == bindparam("project_id"),
+        Adapter.name == bindparam("name"),
+        AdapterVersion.number == func.coalesce(bindparam("number", type_=BigInteger()), Adapter.live_number),
+        AdapterVersion.deleted_at.is_(None),
+    )
+)
 
 
 class AdapterRepository:
@@ -52,6 +64,9 @@ class AdapterRepository:
 
     def resolve(self, project_id: str, name: str, number: int | None) -> AdapterVersion:
         """The version that is to answer: `number`, or the live one. Raises a `NotFound` if there is none."""
+        found = self.session.scalar(_RESOLVED, {"project_id": project_id, "name": name, "number": number})
+        if found is not None:
+            return found
         adapter = self.get(project_id, name)
         wanted = adapter.live_number if number is None else number
         if wanted is None:

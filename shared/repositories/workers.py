@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.database import now
@@ -13,6 +13,9 @@ from shared.models import Worker
 
 FRESH_SECONDS = 15.0
 FORGET_SECONDS = 3600.0
+
+
+_FRESH = select(Worker.id).where(Worker.kind == bindparam("kind"), Worker.heartbeat_at > now() - FRESH_SECONDS).limit(1)
 
 
 class WorkerRepository:
@@ -36,6 +39,10 @@ class WorkerRepository:
         """The workers of a kind whose heartbeat is fresh."""
         wanted = select(Worker).where(Worker.kind == kind, Worker.heartbeat_at > now() - FRESH_SECONDS)
         return self.session.scalars(wanted.order_by(Worker.id)).all()
+
+    def is_any_alive(self, kind: str) -> bool:
+        """Whether a worker of the kind has a fresh heartbeat; asked for every question."""
+        return self.session.scalar(_FRESH, {"kind": kind}) is not None
 
     def count_alive(self) -> dict[str, int]:
         """Number of live workers by kind."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,16 @@ from worker.base_models.demo.corpus import documents
 from worker.base_models.loading import load_model, load_tokenizer
 from worker.inference.weights import (
     Int8Linear,
+    PackedLinear,
     Processor,
-    WeightFirstConv1D,
-    WeightFirstLinear,
     WeightFormat,
     gpu_format,
     load_weights,
+    packed_if_true,
     prepare_weights,
 )
 
-ROWS = (1, 3, 4, 16, 128, 129)
+ROWS = (1, 3, 16, 64, 65, 200)
 PLAIN = Processor(has_mkl=True, has_vnni=False)
 
 needs_mkl = pytest.mark.skipif(not Processor.here().has_mkl, reason="torch is built without MKL here")
@@ -58,13 +59,26 @@ def test_float32_answers_as_the_model_did(architecture: str) -> None:
 
 
 @needs_mkl
-def test_float32_keeps_no_weight_twice() -> None:
-    model = make_model("gpt2")
-    embedding = model.get_input_embeddings().weight
-    num_parameters = model.num_parameters()
+def test_float32_keeps_the_packed_weights_alone() -> None:
+    model = make_model("llama")
+    plain = [weakref.ref(one.weight) for one in model.modules() if type(one) is nn.Linear]
     prepare_weights(model, "float32")
-    assert model.get_output_embeddings().weight is embedding
-    assert model.num_parameters() == num_parameters
+    assert plain
+    assert not [one for one in plain if one() is not None]
+
+
+@needs_mkl
+def test_a_layer_whose_packed_products_are_wrong_stays_as_it_is() -> None:
+    class Wrong(PackedLinear):
+        """As it would be where MKL cannot use a packed weight for other numbers of rows."""
+
+        def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+            return super()._multiply(x, bias) * (1 if x.shape[0] == 64 else 1.01)
+
+    layer = linear()
+    assert PackedLinear(layer.weight, None).is_true_to(layer.weight)
+    assert not Wrong(layer.weight, None).is_true_to(layer.weight)
+    assert packed_if_true(layer, Wrong) is layer
 
 
 @needs_vnni
@@ -133,12 +147,15 @@ def test_int8_changes_the_held_out_loss_by_less_than_a_hundredth() -> None:
     assert loss(model) == pytest.approx(before, rel=0.01)
 
 
-@pytest.mark.parametrize("made", [WeightFirstLinear, WeightFirstConv1D, Int8Linear])
-def test_layers_show_their_sizes_and_weight(made: type) -> None:
+@pytest.mark.parametrize("plain", [nn.Linear, Conv1D])
+@pytest.mark.parametrize("made", [PackedLinear, Int8Linear])
+def test_layers_show_their_sizes_and_weight(made: type, plain: type) -> None:
     if made is Int8Linear and not Processor.here().has_vnni:
         pytest.skip("this processor has no VNNI")
-    wide = nn.Sequential(Conv1D(40, 96) if made is WeightFirstConv1D else linear()).requires_grad_(False)
-    weight = wide[0].weight.T if made is WeightFirstConv1D else wide[0].weight
+    if made is PackedLinear and not Processor.here().has_mkl:
+        pytest.skip("torch is built without MKL here")
+    wide = nn.Sequential(Conv1D(40, 96) if plain is Conv1D else linear()).requires_grad_(False)
+    weight = wide[0].weight.T if plain is Conv1D else wide[0].weight
     weight = weight.clone()
     model = make_model("gpt2")
     model.wide = wide
@@ -162,8 +179,8 @@ def test_layers_of_other_kinds_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("weights", "processor", "sentence"),
     [
-        ("auto", PLAIN, "15 layers' weights in float32, multiplied weight first"),
-        ("int8", PLAIN, "15 layers' weights in float32, multiplied weight first: int8 is set, but"),
+        ("auto", PLAIN, "15 layers' weights in float32, packed for MKL"),
+        ("int8", PLAIN, "15 layers' weights in float32, packed for MKL: int8 is set, but"),
         ("int8", Processor(False, False), "weights in float32: int8 is set, but this processor has no VNNI"),
         ("auto", Processor(False, False), "weights in float32, as loaded"),
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from worker.inference.activations import fuse_activations
 from worker.inference.lora_stacks import AdapterStacks
 from worker.inference.passes import decoder_start_of, passes_for
 from worker.inference.sampling import Token, choose
@@ -34,6 +35,7 @@ class Runner:
         """`num_slots` becomes less if so many sequences of `max_context` tokens would not fit into
         `cache_memory_bytes`."""
         self._model = model.eval()
+        fuse_activations(model)
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         self.context = min(context_of(model.config), max_context or context_of(model.config))
         self.adapters = AdapterStacks(model, max_loaded_adapters, adapter_memory_bytes)

@@ -256,7 +256,7 @@ class InferenceService:
             wait_seconds = None if self._flights else min(IDLE_SECONDS, self._claim_seconds)
             pulled = self._questions.pull(free, wait_seconds)
             yield from pulled
-            free -= len(pulled)
+            free = 0 if pulled else free
         if free > 0:  # nobody else waits
             yield from self._background_deliveries(is_claiming=is_claiming)
 
