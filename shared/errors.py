@@ -9,6 +9,7 @@ FinetunedError                       500 internal_error
 │   ├── JobNotFound                  404 job_not_found
 │   ├── AdapterNotFound              404 adapter_not_found
 │   ├── VersionNotFound              404 version_not_found
+│   ├── ModelNotFound                404 model_not_found
 │   └── AnswerNotFound               404 answer_not_found
 ├── IllegalTransition                409 illegal_transition
 ├── VersionInUse                     409 version_in_use
@@ -46,6 +47,7 @@ FinetunedError                       500 internal_error
 │   ├── NoInferenceWorker            503 no_inference_worker
 │   └── AnswerTimeout                504 answer_timeout
 ├── QueueFull                        429 queue_full
+├── RateLimited                      429 rate_limit_exceeded
 └── Superseded                       409 superseded      (internal: another attempt owns the job)
 """
 
@@ -110,6 +112,11 @@ class AdapterNotFound(NotFound):
 class VersionNotFound(NotFound):
     code = "version_not_found"
     cure = "This adapter has no such version; GET /fine-tuning/adapters/{name} lists them."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    cure = "The model does not exist or you do not have access to it; GET /v1/models lists them."
 
 
 class AnswerNotFound(NotFound):
@@ -298,6 +305,11 @@ class AnswerTimeout(Unavailable):
 class QueueFull(FinetunedError):
     code, status = "queue_full", 429
     cure = "Too many questions are waiting; try again in a moment."
+
+
+class RateLimited(FinetunedError):
+    code, status = "rate_limit_exceeded", 429
+    cure = "Too many requests in too short a time; wait as long as Retry-After says."
 
 
 class Superseded(FinetunedError):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import secrets
 
-PREFIX_BY_JOB_KIND = {"setup": "setup-", "training": "ftjob-", "batch": "batch_"}
+PREFIX_BY_JOB_KIND = {
+    "setup": "setup-",
+    "training": "ftjob-",
+    "batch": "batch_",
+    "import": "import-",
+    "export": "export-",
+}
 
 
 def new_id(prefix: str) -> str:

@@ -52,6 +52,7 @@ class Question(_Message):
     """A question on the way to an inference worker.
 
     `adapter` None asks the base `model` itself; `version` None asks the adapter's live version.
+    `checkpoint` asks the checkpoint of a training by its id, in place of a version.
     `deadline` is in Unix seconds; `reply_to` is the stream of the API process that waits. A background question (a
     batch's) is answered behind those that are not, and as a whole, not token by token.
     """
@@ -64,6 +65,7 @@ class Question(_Message):
     model: str
     adapter: str | None = None
     version: int | None = None
+    checkpoint: str | None = None
     fallback: bool = True
     deadline: float
     asked_at: float

@@ -26,17 +26,24 @@ class Base(DeclarativeBase):
 
 
 class Document(Base):
-    """An uploaded file. The same bytes in one project are one document."""
+    """A file, as `/documents` and as `/v1/files` show it: uploaded, or made by a job.
+
+    `purpose` is OpenAI's word for what it is for; raw documents have `documents`, and of these the same bytes in one
+    project are one: `content_key` is their hash, and None for all others.
+    """
 
     __tablename__ = "documents"
-    __table_args__ = (UniqueConstraint("project_id", "sha256"),)
+    __table_args__ = (UniqueConstraint("project_id", "content_key"),)
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(String(64), index=True)
     filename: Mapped[str] = mapped_column(String(255))
     kind: Mapped[str] = mapped_column(String(16))
     size_bytes: Mapped[int]
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    purpose: Mapped[str] = mapped_column(String(32), server_default="documents", default="documents")
+    content_key: Mapped[str | None] = mapped_column(String(64))
+    expires_at: Mapped[float | None]
     status: Mapped[str] = mapped_column(String(16), default="uploaded")
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
@@ -143,8 +150,27 @@ class AdapterVersion(Base):
     deleted_at: Mapped[float | None]
 
 
+class ModelCheckpoint(Base):
+    """Weights of a training that were published before its end, as a model of their own; the folder is laid out as a
+    version's, `storage.version(id)`. `metrics` are those of the evaluation at this step."""
+
+    __tablename__ = "model_checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    step: Mapped[int]
+    adapter: Mapped[str] = mapped_column(String(128))
+    base_model: Mapped[str] = mapped_column(String(512))
+    metrics: Mapped[dict[str, Any]]
+    size_bytes: Mapped[int]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    deleted_at: Mapped[float | None]
+
+
 class Promotion(Base):
-    """One move of an adapter's `live` alias."""
+    """One move of an adapter's `live` alias: who moved it, and why."""
 
     __tablename__ = "promotions"
 
@@ -154,6 +180,68 @@ class Promotion(Base):
     to_number: Mapped[int | None]
     action: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(255))
+    actor: Mapped[str | None] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class Upload(Base):
+    """A large file on its way, in parts. `status`: pending, completed, cancelled or expired."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    mime_type: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int]
+    file_expires_after_seconds: Mapped[int | None]
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    document_id: Mapped[str | None] = mapped_column(ForeignKey("documents.id"))
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    expires_at: Mapped[float]
+
+
+class UploadPart(Base):
+    """One part of an upload; its bytes lie beside it until the upload is completed."""
+
+    __tablename__ = "upload_parts"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    size_bytes: Mapped[int]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class WebhookEndpoint(Base):
+    """Where events of a project are sent. `secret` signs them; `events` are the types that are wanted."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    url: Mapped[str] = mapped_column(String(2000))
+    secret: Mapped[str] = mapped_column(String(128))
+    events: Mapped[list[Any]]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    deleted_at: Mapped[float | None]
+
+
+class WebhookDelivery(Base):
+    """One event for one endpoint. `status`: pending, delivered or failed; `due_at` is when it is tried next."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (UniqueConstraint("endpoint_id", "event_id"), Index("ix_webhook_due", "status", "due_at"))
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id"), index=True)
+    event_id: Mapped[str] = mapped_column(String(64))
+    event_type: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    num_attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[float]
+    last_error: Mapped[str | None] = mapped_column(String(1000))
     created_at: Mapped[float] = mapped_column(server_default=now())
 
 

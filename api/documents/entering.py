@@ -71,6 +71,7 @@ def _row(project: str, file: ReceivedFile) -> Document:
         kind=file.kind,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
+        content_key=file.sha256,
     )
 
 

@@ -20,8 +20,9 @@ class DocumentRepository:
         self.session = session
 
     def find_same(self, project_id: str, sha256: str) -> Document | None:
-        """The document with the same bytes, deleted or not."""
-        return self.session.scalar(select(Document).where(Document.project_id == project_id, Document.sha256 == sha256))
+        """The raw document with the same bytes, deleted or not."""
+        wanted = select(Document).where(Document.project_id == project_id, Document.content_key == sha256)
+        return self.session.scalar(wanted)
 
     def is_kept_elsewhere(self, sha256: str) -> bool:
         """Whether any project still has a document with these bytes."""
@@ -57,8 +58,10 @@ class DocumentRepository:
         return self.session.scalars(ordered).all()
 
     def all_ids(self, project_id: str) -> Sequence[str]:
-        """Ids of all documents, oldest first."""
-        wanted = select(Document.id).where(Document.project_id == project_id, Document.deleted_at.is_(None))
+        """Ids of all raw documents, oldest first: files of questions, results and the like are none to learn from."""
+        wanted = select(Document.id).where(
+            Document.project_id == project_id, Document.purpose == "documents", Document.deleted_at.is_(None)
+        )
         return self.session.scalars(wanted.order_by(Document.created_at, Document.id)).all()
 
     def mark_extracted(self, document_id: str) -> None:
