@@ -17,7 +17,9 @@ from shared.models import Worker
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
-WORKER_KINDS = ("training", "setup", "inference")
+WORKER_KINDS = ("training", "setup", "inference", "batch", "retrieval")
+# What is said to be missing and keeps nothing else from working.
+_SPARED = ("base_model", "batch_worker", "retrieval_worker")
 
 
 async def _is_redis_up(services: AppServices) -> bool:
@@ -31,14 +33,14 @@ RedisUp = Annotated[bool, Depends(_is_redis_up)]
 
 
 def readiness(services: Services, is_redis_up: bool) -> Readiness:
-    """Every part; all but the base model must be there."""
+    """Every part; the base model and the workers of batches and of retrieval may be missing."""
     parts = {"database": Part(ready=True), "redis": _part(None if is_redis_up else BrokerUnavailable.cure)}
     try:
         parts |= _parts_in_database(services)
     except DatabaseUnavailable as error:
         parts |= {"database": _part(error.detail)}
         parts |= {f"{kind}_worker": _part("Not known without the database.") for kind in WORKER_KINDS}
-    is_ready = all(part.ready for name, part in parts.items() if name != "base_model")
+    is_ready = all(part.ready for name, part in parts.items() if name not in _SPARED)
     return Readiness(status="ready" if is_ready else "not_ready", ready=is_ready, parts=parts)
 
 

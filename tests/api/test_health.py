@@ -30,14 +30,18 @@ def test_ready_names_every_missing_part(client: TestClient) -> None:
     assert (found.status_code, found.json()["ready"]) == (503, False)
     parts = found.json()["parts"]
     missing = {name for name, part in parts.items() if not part["ready"]}
-    assert missing == {"training_worker", "setup_worker", "inference_worker"}
+    assert missing == {f"{kind}_worker" for kind in ("training", "setup", "inference", "batch", "retrieval")}
     assert all(part["detail"] for part in parts.values() if not part["ready"])
 
 
-def test_ready_once_every_worker_lives(client: TestClient, rows: Database) -> None:
+def test_ready_once_every_worker_lives_that_others_need(client: TestClient, rows: Database) -> None:
     beat(rows, "training", "setup", "inference")
     found = client.get("/health/ready")
     assert (found.status_code, found.json()["status"]) == (200, "ready")
+    assert not found.json()["parts"]["batch_worker"]["ready"]
+    assert "No batch worker" in " ".join(client.get("/fine-tuning/status").json()["missing"])
+    beat(rows, "batch", "retrieval")
+    assert client.get("/health/ready").json()["parts"]["batch_worker"]["ready"]
 
 
 def test_a_missing_base_model_is_named_and_does_not_keep_the_rest_from_working(settings: Settings) -> None:
@@ -52,7 +56,7 @@ def test_a_missing_base_model_is_named_and_does_not_keep_the_rest_from_working(s
         assert found.status_code == 200
         assert found.json()["parts"]["base_model"]["ready"] is False
         assert "microsoft/DialoGPT-medium" in found.json()["parts"]["base_model"]["detail"]
-        assert "microsoft/DialoGPT-medium" in client.get("/fine-tuning/status").json()["missing"][0]
+        assert "microsoft/DialoGPT-medium" in " ".join(client.get("/fine-tuning/status").json()["missing"])
         beat(database, "inference", loaded_models=["microsoft/DialoGPT-medium"], missing={})  # on its own machine
         assert client.get("/health/ready").json()["parts"]["base_model"]["ready"] is True
         beat(database, "inference", missing={"microsoft/DialoGPT-medium": "Put it into the folder."})
