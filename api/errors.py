@@ -1,10 +1,10 @@
-"""The one renderer of errors: `{"error": code, "detail": sentence}`, or OpenAI's shape under /v1."""
+"""The one renderer of errors: `{"error": code, "detail": sentence}`, or OpenAI's shape and statuses under /v1."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,13 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from shared.errors import FinetunedError, InvalidRequest
+from shared.errors import FinetunedError, IllegalTransition, InvalidRequest
 
 log = logging.getLogger(__name__)
 
 _MOST_COMPLAINTS = 3
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 _RETRY_SECONDS = (1, 4)  # drawn by chance, so that refused clients do not come back all at once
+_BAD_REQUESTS = (413, 415, 422)  # OpenAI says 400 to all of them
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_USELESS_TO_RETRY = (409, 501, 507)  # OpenAI's clients send these again unless they are told not to
 
 
 class ErrorAnswer(BaseModel):
@@ -31,10 +34,28 @@ class ErrorAnswer(BaseModel):
     detail: str
 
 
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorAnswer, "description": "The request cannot be served as it is."},
-    "5XX": {"model": ErrorAnswer, "description": "The service cannot serve the request at the moment."},
-}
+class OpenAIError(BaseModel):
+    """What OpenAI's clients read from an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIErrorAnswer(BaseModel):
+    """Every error's body under /v1."""
+
+    error: OpenAIError
+
+
+def error_responses(path: str) -> dict[int | str, dict[str, Any]]:
+    """How the API's description names the errors of what lies below a path."""
+    model = OpenAIErrorAnswer if _is_openai(path) else ErrorAnswer
+    return {
+        "4XX": {"model": model, "description": "The request cannot be served as it is."},
+        "5XX": {"model": model, "description": "The service cannot serve the request at the moment."},
+    }
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -46,14 +67,44 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def error_response(path: str, status: int, code: str, detail: str, param: str | None = None) -> JSONResponse:
+def error_response(
+    path: str,
+    status: int,
+    code: str,
+    detail: str,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
     """The error in the dialect of the path; with Retry-After where trying again helps."""
     content: dict[str, Any] = {"error": code, "detail": detail}
-    if path.startswith("/v1/"):
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-        content = {"error": {"message": detail, "type": kind, "param": param, "code": code}}
-    headers = {"Retry-After": str(random.randint(*_RETRY_SECONDS))} if status in (429, 503) else None
-    return JSONResponse(content, status, headers)
+    if _is_openai(path):
+        status = _openai_status(status, code)
+        content = _openai_content(status, code, detail, param)
+    response = JSONResponse(content, status)
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(random.randint(*_RETRY_SECONDS))
+    if _is_openai(path) and status in _USELESS_TO_RETRY:
+        response.headers["x-should-retry"] = "false"
+    response.headers.update(headers or {})
+    return response
+
+
+def openai_error(error: FinetunedError) -> dict[str, Any]:
+    """The error's body in OpenAI's dialect, also for a stream that has already begun."""
+    return _openai_content(_openai_status(error.status, error.code), error.code, error.detail, error.param)
+
+
+def _is_openai(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _openai_content(status: int, code: str, detail: str, param: str | None) -> dict[str, Any]:
+    kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
+    return {"error": {"message": detail, "type": kind, "param": param, "code": code}}
+
+
+def _openai_status(status: int, code: str) -> int:
+    return 400 if status in _BAD_REQUESTS or code == IllegalTransition.code else status
 
 
 async def _expected(request: Request, error: Exception) -> Response:
@@ -63,9 +114,8 @@ async def _expected(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     known = error if isinstance(error, HTTPException) else HTTPException(500)
-    response = error_response(request.url.path, known.status_code, _code_of(known.status_code), f"{known.detail}.")
-    response.headers.update(known.headers or {})
-    return response
+    code, detail = _code_of(known.status_code), f"{known.detail}."
+    return error_response(request.url.path, known.status_code, code, detail, headers=known.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -12,19 +12,53 @@ from api.adapters.endpoints import router as adapters
 from api.answers.endpoints import router as answers
 from api.answers.records import router as answer_records
 from api.batches.endpoints import router as batches
+from api.completions.endpoints import router as completions
 from api.documents.endpoints import router as documents
-from api.errors import ERROR_RESPONSES, add_error_handlers
+from api.errors import add_error_handlers, error_responses
+from api.exports.endpoints import router as exports
+from api.files.endpoints import router as files
 from api.fine_tuning.endpoints import router as fine_tuning
+from api.fine_tuning_jobs.endpoints import router as fine_tuning_jobs
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
 from api.metrics.endpoints import router as metrics
 from api.middleware import BodyLimit, RequestId, SameSite
 from api.models.endpoints import router as models
+from api.openai_batches.endpoints import router as openai_batches
+from api.openai_models.endpoints import router as openai_models
+from api.query.endpoints import router as query
+from api.rate_limits import RateLimit
+from api.retrieval.endpoints import router as retrieval
 from api.root import router as root
 from api.services import open_services
+from api.uploads.endpoints import router as uploads
+from api.webhooks.endpoints import router as webhooks
+from api.webhooks.sender import WebhookSender
 from shared.settings import Settings, get_settings
 
-ROUTERS = (root, documents, fine_tuning, jobs, batches, adapters, answers, answer_records, models, health, metrics)
+ROUTERS = (
+    root,
+    documents,
+    files,
+    uploads,
+    fine_tuning,
+    fine_tuning_jobs,
+    jobs,
+    batches,
+    openai_batches,
+    adapters,
+    exports,
+    answers,
+    answer_records,
+    query,
+    retrieval,
+    models,
+    openai_models,
+    completions,
+    webhooks,
+    health,
+    metrics,
+)
 _LARGEST_BODY = 1024 * 1024  # of anything but an upload
 _MULTIPART_OVERHEAD = 64 * 1024  # boundaries and headers around an upload's files
 
@@ -35,16 +69,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings) as services, WebhookSender(services.database, settings).running():
             app.state.services = services
             yield
 
-    app = FastAPI(title="finetuned", version=version("finetuned"), lifespan=lifespan, responses=ERROR_RESPONSES)
+    app = FastAPI(title="finetuned", version=version("finetuned"), lifespan=lifespan)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=error_responses(router.prefix))
     add_error_handlers(app)
     upload = settings.max_upload_bytes * settings.max_files_per_upload + _MULTIPART_OVERHEAD
-    app.add_middleware(BodyLimit, default=_LARGEST_BODY, by_path={"/documents": upload})
+    one_file = settings.max_upload_bytes + _MULTIPART_OVERHEAD
+    largest = {"/documents": upload, "/v1/files": one_file, "/v1/uploads/*/parts": one_file}
+    largest["/fine-tuning/adapters/*/import"] = settings.max_import_bytes + _MULTIPART_OVERHEAD
+    app.add_middleware(BodyLimit, default=_LARGEST_BODY, by_path=largest)
+    if settings.requests_per_minute:
+        app.add_middleware(RateLimit, requests_per_minute=settings.requests_per_minute)
     app.add_middleware(SameSite, allowed_hosts={*settings.allowed_hosts, settings.host})
     app.add_middleware(RequestId)  # added last, so outermost: errors of the others carry the id too
     return app

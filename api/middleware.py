@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
@@ -60,17 +61,20 @@ class SameSite:
 
 
 class BodyLimit:
-    """Refuses larger bodies: at once by their announced length, else as soon as they have grown too large."""
+    """Refuses larger bodies: at once by their announced length, else as soon as they have grown too large.
+
+    In the paths of `by_path` a `*` stands for any one part."""
 
     def __init__(self, app: ASGIApp, *, default: int, by_path: Mapping[str, int]) -> None:
         self.app = app
         self.default = default
-        self.by_path = by_path
+        self.by_path = [(_pattern(path), limit) for path, limit in by_path.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        limit = self.by_path.get(scope["path"].rstrip("/"), self.default)
+        path = scope["path"]
+        limit = next((limit for pattern, limit in self.by_path if pattern.fullmatch(path)), self.default)
         if _announced(scope) > limit:
             return await error_response(scope["path"], 413, _CODE, _sentence(limit))(scope, receive, send)
         received = 0
@@ -87,6 +91,10 @@ class BodyLimit:
 
 
 _CODE = "request_entity_too_large"
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.escape(path).replace(r"\*", "[^/]+") + "/*")
 
 
 def _announced(scope: Scope) -> int:

@@ -92,6 +92,31 @@ class Client:
     def rollback(self, name: str) -> Json:
         return self._call("POST", f"/fine-tuning/adapters/{_segment(name)}/rollback")
 
+    def import_adapter(self, name: str, paths: Sequence[Path], texts: Json) -> Json:
+        """Starts the import of an adapter's files, or of an archive of them: `{job_id, status}`."""
+        with ExitStack() as stack:
+            try:
+                files = [("files", (path.name, stack.enter_context(path.open("rb")))) for path in paths]
+            except OSError as error:
+                raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
+            return self._call("POST", f"/fine-tuning/adapters/{_segment(name)}/import", files=files, data=texts)
+
+    def export(self, wanted: Json) -> Json:
+        """Starts an export: `{job_id, status, content}`."""
+        return self._call("POST", "/fine-tuning/exports", json=wanted)
+
+    def download(self, path: str, target: Path) -> None:
+        """Writes what is at `path` of the API into a file that is not there yet."""
+        with self._reached(), self._http.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+                raise _refused(response)
+            try:
+                with target.open("xb") as file:
+                    file.writelines(response.iter_bytes())
+            except OSError as error:
+                raise CommandError(f"{target} cannot be written: {error.strerror}.") from error
+
     # Answers
 
     def ask(self, question: Json) -> Json:

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import adapters, answers, demo, documents, jobs, stack, training
+from cli.commands import adapters, answers, demo, documents, jobs, registry, stack, training
 from cli.output import note
 from shared.errors import FinetunedError
 
@@ -45,4 +45,6 @@ app.command("ask")(answers.ask)
 app.command("adapters")(adapters.adapters)
 app.command("promote")(adapters.promote)
 app.command("rollback")(adapters.rollback)
+app.command("import")(registry.import_adapter)
+app.command("export")(registry.export)
 app.command("status")(stack.status)

@@ -1,6 +1,7 @@
 """What a script for the hosted fine-tuning API does, against this service: only `base_url` is another.
 
-    OPENAI_BASE_URL=http://localhost:8000/v1 OPENAI_API_KEY=unused python examples/openai_client.py lines.jsonl --model demo
+    export OPENAI_BASE_URL=http://localhost:8000/v1 OPENAI_API_KEY=unused
+    python examples/openai_client.py lines.jsonl --model demo
 
 Uploads chat examples, fine-tunes, follows the job, pauses and resumes it, looks at its checkpoints, asks the new model,
 answers a batch with it, and removes what it made.
@@ -11,9 +12,10 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from pathlib import Path
 
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from openai.types import Batch
 from openai.types.fine_tuning import FineTuningJob
 
@@ -110,16 +112,19 @@ def _followed(client: OpenAI, job: FineTuningJob, *, pauses: bool) -> FineTuning
         if job.status in ENDED:
             return job
         if job.status == "running" and not has_paused:
-            client.fine_tuning.jobs.pause(job.id)
-            client.fine_tuning.jobs.resume(_paused(client, job).id)
             has_paused = True
+            with suppress(BadRequestError):  # it may have ended just now
+                client.fine_tuning.jobs.pause(job.id)
+                client.fine_tuning.jobs.resume(_paused(client, job).id)
         time.sleep(0.5)
 
 
 def _paused(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
-    """The job when it rests: it writes a checkpoint first."""
-    while (job := client.fine_tuning.jobs.retrieve(job.id)).status not in ("paused", *ENDED):
+    """The job when it rests: it writes a checkpoint first. The client's type knows no `paused`, so that the service
+    shows such a job as queued, and says more in a field of its own."""
+    while job.to_dict().get("native_status") not in ("paused", *ENDED):
         time.sleep(0.5)
+        job = client.fine_tuning.jobs.retrieve(job.id)
     return job
 
 

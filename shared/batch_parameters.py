@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.errors import InvalidRequest
 from shared.messages import Sampling, Turn
 from shared.setup_parameters import ADAPTER_NAME
+
+BatchEndpoint = Literal["/v1/chat/completions", "/v1/completions"]
 
 
 class BatchOptions(Sampling):
@@ -37,6 +39,25 @@ class BatchParameters(BatchOptions):
     """A batch job: the jsonl document to answer, and the options of its lines that set none themselves."""
 
     document_id: str
+
+
+class OpenAIBatchOptions(BaseModel):
+    """What the OpenAI dialect asks of a batch. Times are in Unix seconds; `cancelling_at` says when its end was asked
+    for."""
+
+    endpoint: BatchEndpoint
+    completion_window: str = "24h"
+    metadata: dict[str, str] | None = None
+    output_expires_after_seconds: int | None = None
+    expires_at: int
+    cancelling_at: int | None = None
+
+
+class OpenAIBatchParameters(BaseModel):
+    """A batch job of the OpenAI dialect: the file of requests, and what holds for all of them."""
+
+    document_id: str
+    openai: OpenAIBatchOptions
 
 
 class BatchLine(BatchOptions):

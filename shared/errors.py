@@ -39,13 +39,23 @@ FinetunedError                       500 internal_error
 │   ├── PublicationRefused           500 publication_refused
 │   ├── TrainerCrashed               500 trainer_crashed
 │   └── TrainerStalled               500 trainer_stalled
+├── ImportRefused                    422 import_refused
+├── ExportError                      500 export_error
+│   ├── ConverterNotInstalled        422 converter_not_installed
+│   ├── HubRefused                   422 hub_refused
+│   └── HubUnavailable               503 hub_unavailable
 ├── AdapterBroken                    409 adapter_broken
 ├── PromptTooLong                    422 prompt_too_long
+│   └── ContextLengthExceeded        422 context_length_exceeded
 ├── Unavailable                      503 unavailable
 │   ├── DatabaseUnavailable          503 database_unavailable
 │   ├── BrokerUnavailable            503 broker_unavailable
 │   ├── NoInferenceWorker            503 no_inference_worker
+│   ├── IndexUnavailable             503 index_unavailable
+│   ├── EndpointUnavailable          503 endpoint_unavailable
 │   └── AnswerTimeout                504 answer_timeout
+├── NothingIndexed                   422 nothing_indexed
+├── BatchExpired                     504 batch_expired
 ├── QueueFull                        429 queue_full
 ├── RateLimited                      429 rate_limit_exceeded
 └── Superseded                       409 superseded      (internal: another attempt owns the job)
@@ -267,6 +277,34 @@ class TrainerStalled(TrainingError):
     cure = "The trainer made no progress for too long and was stopped; see the worker's log."
 
 
+class ImportRefused(FinetunedError):
+    code, status = "import_refused", 422
+    cure = "These files are no LoRA adapter in PEFT's format that can be served."
+
+
+class ExportError(FinetunedError):
+    code, status = "export_error", 500
+    cure = "The export failed; see the worker's log."
+
+
+class ConverterNotInstalled(ExportError):
+    code, status = "converter_not_installed", 422
+    cure = (
+        "No worker has llama.cpp's converter; install llama.cpp with its Python requirements there, and put "
+        "convert_hf_to_gguf.py on the PATH or name it in FINETUNED_GGUF_CONVERTER."
+    )
+
+
+class HubRefused(ExportError):
+    code, status = "hub_refused", 422
+    cure = "The hub refused the upload; set HF_TOKEN on the worker to a token that may write to this repository."
+
+
+class HubUnavailable(ExportError):
+    code, status = "hub_unavailable", 503
+    cure = "The hub cannot be reached from the worker; connect it, or export with format 'peft' and upload the file."
+
+
 class AdapterBroken(FinetunedError):
     code, status = "adapter_broken", 409
     cure = "The adapter's files are missing or damaged; promote another version or train again."
@@ -275,6 +313,12 @@ class AdapterBroken(FinetunedError):
 class PromptTooLong(FinetunedError):
     code, status = "prompt_too_long", 422
     cure = "The question does not fit into the model's context; shorten it."
+
+
+class ContextLengthExceeded(PromptTooLong):
+    """The same in OpenAI's word, which its users' programs look for."""
+
+    code = "context_length_exceeded"
 
 
 class Unavailable(FinetunedError):
@@ -297,9 +341,29 @@ class NoInferenceWorker(Unavailable):
     cure = "No inference worker is running; start one and ask again."
 
 
+class IndexUnavailable(Unavailable):
+    code = "index_unavailable"
+    cure = "The index of the documents cannot be read; look at the retrieval worker's log, and try again in a moment."
+
+
+class EndpointUnavailable(Unavailable):
+    code = "endpoint_unavailable"
+    cure = "The endpoint at OPENAI_BASE_URL does not answer as it should; look at its log, and try again."
+
+
 class AnswerTimeout(Unavailable):
     code, status = "answer_timeout", 504
     cure = "The answer was not ready by its deadline; ask again, or for fewer tokens."
+
+
+class NothingIndexed(FinetunedError):
+    code, status = "nothing_indexed", 422
+    cure = "No document is indexed yet; upload some with POST /documents."
+
+
+class BatchExpired(FinetunedError):
+    code, status = "batch_expired", 504
+    cure = "The completion window is over; what was answered in time is in the output file, send the rest again."
 
 
 class QueueFull(FinetunedError):

@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+MOST_CHARACTERS = 4_000_000
+# A bound makes pydantic look at the characters: half of a surrogate pair, which JSON can carry, is refused at once and
+# not when the message is sent.
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -17,7 +21,7 @@ class Turn(_Message):
     """One turn of the conversation that the question ends."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class Sampling(_Message):
@@ -49,7 +53,7 @@ class Sampling(_Message):
 
 
 class Question(_Message):
-    """A question on the way to an inference worker.
+    """A question on the way to an inference worker: a conversation in `turns`, or a `prompt` to continue as it stands.
 
     `adapter` None asks the base `model` itself; `version` None asks the adapter's live version.
     `checkpoint` asks the checkpoint of a training by its id, in place of a version.
@@ -60,7 +64,8 @@ class Question(_Message):
     id: str
     project_id: str
     reply_to: str
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn, ...] = ()
+    prompt: str | None = None
     sampling: Sampling
     model: str
     adapter: str | None = None
@@ -70,6 +75,11 @@ class Question(_Message):
     deadline: float
     asked_at: float
     is_background: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """What is asked last, or the text to continue."""
+        return self.turns[-1].content if self.turns else self.prompt
 
 
 class Usage(_Message):
@@ -154,6 +164,20 @@ class Answer(_Message):
     first_token_ms: float
     logprobs: tuple[TokenLogprob, ...] | None = None
     choices: tuple[Choice, ...] = ()
+
+    @property
+    def all_choices(self) -> tuple[Choice, ...]:
+        """The answers, also where there is only one."""
+        return self.choices or (
+            Choice(
+                index=0,
+                text=self.text,
+                finish_reason=self.finish_reason,
+                completion_tokens=self.usage.completion_tokens,
+                quality=self.quality,
+                logprobs=self.logprobs,
+            ),
+        )
 
 
 class Refusal(_Message):

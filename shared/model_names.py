@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
+from shared.base_models import is_path
 from shared.ids import PREFIX_BY_JOB_KIND
 
 _FINE_TUNED = re.compile(
@@ -41,8 +43,9 @@ class FineTunedName:
 
     @classmethod
     def of_job(cls, base_model: str, project: str, suffix: str, job_id: str, step: int | None = None) -> FineTunedName:
-        """The name of what a training job makes."""
-        return cls(base_model, project, suffix, job_id.removeprefix(PREFIX_BY_JOB_KIND["training"]), step)
+        """The name of what a training job makes. A local base model is named by its folder: where that lies is nobody's
+        business."""
+        return cls(_shown(base_model), project, suffix, job_id.removeprefix(PREFIX_BY_JOB_KIND["training"]), step)
 
     @classmethod
     def of_version(
@@ -51,7 +54,7 @@ class FineTunedName:
         """The name of a published version."""
         if job_id is not None:
             return cls.of_job(base_model, project, suffix, job_id)
-        return cls(base_model, project, suffix, version_id.removeprefix(VERSION_PREFIX))
+        return cls(_shown(base_model), project, suffix, version_id.removeprefix(VERSION_PREFIX))
 
     @classmethod
     def parse(cls, name: str) -> FineTunedName | None:
@@ -61,6 +64,10 @@ class FineTunedName:
             return None
         step = None if found["step"] is None else int(found["step"])
         return cls(found["base"], found["project"], found["suffix"], found["key"], step)
+
+
+def _shown(base_model: str) -> str:
+    return PurePath(base_model).name if is_path(base_model) else base_model
 
 
 def parse_version(name: str) -> tuple[str, int] | None:

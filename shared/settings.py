@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -51,9 +51,15 @@ class Settings(BaseSettings):
         description="Host names by which browsers and proxies may reach the API, as JSON; * allows any.",
     )
     max_upload_bytes: int = Field(64 * 1024 * 1024, description="Largest document.")
+    max_import_bytes: int = Field(2 * 1024**3, description="Largest adapter to import, packed and unpacked.")
+    max_file_bytes: int = Field(512 * 1024 * 1024, description="Largest file that is uploaded in parts.")
     max_files_per_upload: int = Field(100, description="Most files in one POST /documents.")
     max_queued_questions: int = Field(256, description="Waiting questions beyond which new ones get 429.")
+    requests_per_minute: int = Field(0, ge=0, description="Requests a minute by API key, else by address; 0: no limit.")
     answer_timeout_seconds: float = Field(120.0, description="A question without an answer by then ends in 504.")
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may be sent to private, loopback and link-local addresses."
+    )
 
     # Jobs
     lease_seconds: float = Field(60.0, description="A job whose worker was silent for so long is taken over.")
@@ -62,6 +68,11 @@ class Settings(BaseSettings):
     stall_timeout_seconds: float = Field(1800.0, description="A job without progress for so long is stopped.")
     stop_timeout_seconds: float = Field(60.0, description="How long a trainer may take to write its last checkpoint.")
     max_crashes: int = Field(3, description="A job whose worker died so often is failed.")
+
+    # Exports
+    gguf_converter: Path | None = Field(
+        None, description="llama.cpp's convert_hf_to_gguf.py; default: the one on the worker's PATH."
+    )
 
     # Documents to text
     extraction_timeout_seconds: float = Field(20.0, description="Most time to extract one document's text.")
@@ -81,6 +92,35 @@ class Settings(BaseSettings):
     fallback: bool = Field(True, description="Whether the base model answers when the adapter cannot.")
     store_queries: bool = Field(False, description="Whether the texts of queries and answers are kept in the database.")
     answer_retention_days: float = Field(30.0, ge=0, description="How long an answer's figures and texts are kept.")
+
+    # Questions to the documents
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "FINETUNED_OPENAI_BASE_URL"),
+        description="OpenAI-compatible endpoint, with /v1, of rag_model and embedding_model; default: none is asked.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "FINETUNED_OPENAI_API_KEY"),
+        description="The endpoint's key.",
+    )
+    rag_model: str | None = Field(
+        None, description="The endpoint's model that answers from documents; default: the base model, on our workers."
+    )
+    embedding_model: str | None = Field(
+        None, description="The endpoint's model for search by meaning; default: search by words alone."
+    )
+    retrieval_url: str | None = Field(
+        None, description="Where the index lies: a folder or s3://…; default: in the data folder."
+    )
+    retrieval_threshold: float = Field(
+        0.5, ge=0, le=1, description="Relevance from which backend auto answers from the documents."
+    )
+
+    @property
+    def resolved_retrieval_url(self) -> str:
+        """Where the index of the documents lies."""
+        return self.retrieval_url or str(self.data_dir.resolve() / "retrieval")
 
     @property
     def resolved_database_url(self) -> str:

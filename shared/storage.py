@@ -13,13 +13,15 @@ from pathlib import Path
 from shared.errors import DiskFull
 from shared.ids import new_id
 
+_FOLDERS = ("documents", "texts", "datasets", "checkpoints", "adapters", "imports", "exports", "uploads", "staging")
+
 
 class Storage:
     """The data folder. Paths are made of ids that we chose, never of names that a client sent."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        for folder in ("documents", "texts", "datasets", "checkpoints", "adapters", "staging"):
+        for folder in _FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def document(self, document_id: str) -> Path:
@@ -49,6 +51,18 @@ class Storage:
     def version(self, version_id: str) -> Path:
         """The folder of a published adapter version; it never changes."""
         return self.root / "adapters" / version_id
+
+    def import_source(self, source_id: str) -> Path:
+        """The folder of files that were sent to be imported, by number; the import job removes it."""
+        return self.root / "imports" / source_id
+
+    def export(self, job_id: str) -> Path:
+        """The file that an export job made; it stays until it is deleted."""
+        return self.root / "exports" / job_id
+
+    def upload_part(self, part_id: str) -> Path:
+        """The bytes of one part of an upload, until the upload has ended."""
+        return self.root / "uploads" / part_id
 
     def stage(self) -> Path:
         """A new name in the staging folder, on the same file system as the final places. Nothing is created."""

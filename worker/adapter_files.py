@@ -29,7 +29,8 @@ class FileEntry(BaseModel):
 class Manifest(BaseModel):
     """`manifest.json`: every other file of the folder, and where the weights come from.
 
-    `base_revision` is the hub's commit, None for a local model; `created_at` is in Unix seconds.
+    `base_revision` is the hub's commit, None for a local model; `dataset_fingerprint` is None for an imported adapter;
+    `created_at` is in Unix seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -39,7 +40,7 @@ class Manifest(BaseModel):
     base_model: str
     base_revision: str | None
     prompt_format: str
-    dataset_fingerprint: str
+    dataset_fingerprint: str | None
     config: dict[str, Any]
     metrics: dict[str, Any]
     job_id: str | None

@@ -1,25 +1,31 @@
-"""`/fine-tuning/adapters`: list, read, promote, roll back, delete a version."""
+"""`/fine-tuning/adapters`: list, read, import, promote, roll back, delete."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Path
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 from sqlalchemy.orm import Session
 
+from api.adapters.importing import ReceivedImport, create_import, received_import
 from api.adapters.lineage import LineageRepository
 from api.adapters.removal import remove_version
 from api.adapters.schemas import (
+    IMPORT_BODY,
     AdapterAnswer,
     AdapterDetail,
+    DeletedAdapter,
     DeletedVersion,
+    ImportAnswer,
     PromoteRequest,
+    RollbackRequest,
     VersionAnswer,
     adapter_answer,
     lineage_of,
     promotion_answer,
     version_answer,
 )
+from api.creation import Creation
 from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.pagination import Listing, Paging, listing
 from shared.models import Adapter, AdapterVersion
@@ -47,13 +53,42 @@ def get_adapter(name: Id, session: ReadSession, project: Project) -> AdapterDeta
 @router.post("/{name}/promote")
 def promote_version(name: Id, request: PromoteRequest, session: WriteSession, project: Project) -> AdapterDetail:
     """Makes a version live: the next answer comes from it."""
-    return _detail(session, AdapterRepository(session).promote(project, name, request.version, request.reason))
+    adapters = AdapterRepository(session)
+    return _detail(session, adapters.promote(project, name, request.version, request.reason, request.actor))
 
 
 @router.post("/{name}/rollback")
-def roll_back(name: Id, session: WriteSession, project: Project) -> AdapterDetail:
+def roll_back(
+    name: Id, session: WriteSession, project: Project, request: RollbackRequest | None = None
+) -> AdapterDetail:
     """Makes the version live that was live before."""
-    return _detail(session, AdapterRepository(session).rollback(project, name, "by request"))
+    request = request or RollbackRequest()
+    return _detail(session, AdapterRepository(session).rollback(project, name, request.reason, request.actor))
+
+
+@router.post("/{name}/import", status_code=202, openapi_extra=IMPORT_BODY)
+def import_version(
+    creation: Creation, received: Annotated[ReceivedImport, Depends(received_import, scope="function")]
+) -> ImportAnswer:
+    """Takes a LoRA adapter in PEFT's format. The job verifies it and enters it as the next version, which is live if
+    no other version is, or if `promote` says so."""
+    return create_import(creation, received)
+
+
+@router.delete("/{name}")
+def delete_adapter(
+    name: Id,
+    session: WriteSession,
+    services: AppServices,
+    project: Project,
+    background: BackgroundTasks,
+    force: Annotated[bool, Query(description="Also if one of its versions is live.")] = False,
+) -> DeletedAdapter:
+    """Deletes an adapter with all its versions, none of which may be in use. The numbers are not given out again."""
+    versions = AdapterRepository(session).delete_adapter(project, name, is_forced=force, actor="api")
+    for version in versions:
+        background.add_task(remove_version, services.storage, version.id)
+    return DeletedAdapter(adapter=name, versions=[version.number for version in versions])
 
 
 @router.delete("/{name}/versions/{number}")
@@ -65,7 +100,7 @@ def delete_version(
     project: Project,
     background: BackgroundTasks,
 ) -> DeletedVersion:
-    """Deletes a version that is not live."""
+    """Deletes a version that is neither live nor named by a batch or an export that has not ended."""
     version = AdapterRepository(session).delete_version(project, name, number)
     background.add_task(remove_version, services.storage, version.id)
     return DeletedVersion(adapter=name, version=number)

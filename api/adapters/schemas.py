@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from shared.models import Adapter, AdapterVersion, Dataset, Document, Promotion
+
+# Texts that are kept; not every database takes the character 0.
+Reason = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
+Actor = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description="Who does it.")]
 
 
 class AdapterAnswer(BaseModel):
@@ -30,10 +34,26 @@ class SourceDocument(BaseModel):
     deleted: bool
 
 
+class ImportedFile(BaseModel):
+    """A file as it was sent to be imported."""
+
+    filename: str
+    size_bytes: int
+    sha256: str
+
+
+class Imported(BaseModel):
+    """Where a version comes from that was made elsewhere."""
+
+    job_id: str
+    files: list[ImportedFile]
+
+
 class Lineage(BaseModel):
-    """Job → dataset → documents."""
+    """Job → dataset → documents; or the files of an `imported` version, which has no such past here."""
 
     job_id: str | None
+    imported: Imported | None
     setup_job_id: str | None
     dataset_id: str | None
     dataset_fingerprint: str | None
@@ -57,12 +77,13 @@ class VersionAnswer(BaseModel):
 
 
 class PromotionAnswer(BaseModel):
-    """One move of the alias `live`. `action`: publish, promote or rollback."""
+    """One move of the alias `live`: who moved it, and why. `action`: publish, promote, rollback or delete."""
 
     action: str
     from_version: int | None
     to_version: int | None
     reason: str
+    actor: str | None
     created_at: int
 
 
@@ -79,7 +100,33 @@ class PromoteRequest(BaseModel):
     model_config = {"extra": "forbid"}
 
     version: int = Field(ge=1, le=2**31 - 1)
-    reason: str = Field("by request", max_length=255)
+    reason: Reason = "by request"
+    actor: Actor = "api"
+
+
+class RollbackRequest(BaseModel):
+    """Why, and who says so."""
+
+    model_config = {"extra": "forbid"}
+
+    reason: Reason = "by request"
+    actor: Actor = "api"
+
+
+class ImportAnswer(BaseModel):
+    """The job that was created; its result names the version."""
+
+    job_id: str
+    status: str
+
+
+class DeletedAdapter(BaseModel):
+    """The adapter is gone, with these versions."""
+
+    object: Literal["adapter"] = "adapter"
+    adapter: str
+    versions: list[int]
+    deleted: Literal[True] = True
 
 
 class DeletedVersion(BaseModel):
@@ -116,8 +163,10 @@ def version_answer(version: AdapterVersion, is_live: bool, lineage: Lineage) -> 
 
 
 def lineage_of(version: AdapterVersion, dataset: Dataset | None, documents: Sequence[Document]) -> Lineage:
+    imported = version.config.get("imported")
     return Lineage(
         job_id=version.job_id,
+        imported=None if imported is None else Imported.model_validate(imported),
         setup_job_id=None if dataset is None else dataset.job_id,
         dataset_id=version.dataset_id,
         dataset_fingerprint=None if dataset is None else dataset.fingerprint,
@@ -135,5 +184,36 @@ def promotion_answer(move: Promotion) -> PromotionAnswer:
         from_version=move.from_number,
         to_version=move.to_number,
         reason=move.reason,
+        actor=move.actor,
         created_at=int(move.created_at),
     )
+
+
+IMPORT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "One .zip, .tar.gz or .tgz of the folder, or its files one by one.",
+                        },
+                        "model": {
+                            "type": "string",
+                            "description": "The base model, where it has another name here than in the adapter.",
+                        },
+                        "promote": {
+                            "type": "boolean",
+                            "description": "Makes the version live even if another one is.",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}

@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from api.answers.schemas import QueryRequest
 from api.dependencies import AppServices, Project
+from api.services import Services
 from api.validation import invalid, validated
 from shared.base_models import check_allowed
 from shared.errors import NoInferenceWorker, NotFound
 from shared.ids import new_id
-from shared.messages import Question, Turn
+from shared.messages import Question, Sampling, Turn
 from shared.repositories.adapters import AdapterRepository
+from shared.repositories.model_names import NamedModel
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
@@ -45,23 +47,47 @@ def _question(asked: Asked, services: AppServices, project: Project) -> Question
         if not WorkerRepository(session).is_any_alive("inference"):
             raise NoInferenceWorker()
         model, adapter = _addressee(session, project, services.settings, asked)
-    asked_at = time.time()
-    return Question(
-        id=new_id("answer-"),
-        project_id=project,
-        reply_to=services.dispatcher.reply_to,
+    return new_question(
+        services,
+        project,
+        NamedModel(model, adapter, asked.version),
+        asked.sampling(),
         turns=(Turn(role="user", content=asked.query),),
-        sampling=asked.sampling(),
-        model=model,
-        adapter=adapter,
-        version=asked.version,
         fallback=services.settings.fallback if asked.fallback is None else asked.fallback,
-        deadline=asked_at + services.settings.answer_timeout_seconds,
-        asked_at=asked_at,
     )
 
 
 PreparedQuestion = Annotated[Question, Depends(_question)]
+
+
+def new_question(
+    services: Services,
+    project: str,
+    addressee: NamedModel,
+    sampling: Sampling,
+    *,
+    fallback: bool,
+    turns: tuple[Turn, ...] = (),
+    prompt: str | None = None,
+    id_prefix: str = "answer-",
+) -> Question:
+    """A question from now on, whose answer comes back to this process."""
+    asked_at = time.time()
+    return Question(
+        id=new_id(id_prefix),
+        project_id=project,
+        reply_to=services.dispatcher.reply_to,
+        turns=turns,
+        prompt=prompt,
+        sampling=sampling,
+        model=addressee.base_model,
+        adapter=addressee.adapter,
+        version=addressee.version,
+        checkpoint=addressee.checkpoint,
+        fallback=fallback,
+        deadline=asked_at + services.settings.answer_timeout_seconds,
+        asked_at=asked_at,
+    )
 
 
 def _addressee(session: Session, project: str, settings: Settings, asked: QueryRequest) -> tuple[str, str | None]:

@@ -35,4 +35,4 @@ def _addressee(session: Session, project: str, settings: Settings, request: Batc
     name = latest[0].name if latest is not None else request.adapter
     if name is None:
         raise AdapterNotFound("Nothing is trained yet; train an adapter, or name a model.", param="adapter")
-    return {"adapter": name, "version": adapters.resolve(project, name, request.version).number}
+    return {"adapter": name, "version": adapters.held(project, name, request.version).number}

@@ -33,8 +33,9 @@ DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "One JSON line an answer, in the order in which they came: `line` (counted from 1), `custom_id`, "
-            "`answer`, `model`, `adapter`, `version`, `fallback`, `finish_reason`, `usage`, and `error` "
-            "(`{code, detail}`, else null)."
+            "`answer`, `model`, `adapter`, `version`, `fallback`, `finish_reason`, `usage`, `error` "
+            "(`{code, detail}` with `param` where it is known, else null), and "
+            "for a batch of /v1/batches the `body` of the response."
         ),
         "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
     }

@@ -9,20 +9,20 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Request
 from starlette.responses import FileResponse
 
 from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
-from api.documents.entering import Entered, enter_files, remove_if_deleted
+from api.documents.content import DOWNLOAD, download_of
+from api.documents.entering import Entered, enter_files, remove_expired, remove_if_deleted
 from api.documents.receiving import ReceivedFile, received_files
 from api.documents.schemas import (
-    DOWNLOAD,
     UPLOAD_BODY,
     DeletedDocument,
     DocumentAnswer,
     Learner,
+    PurposeFilter,
     Uploads,
     document_answer,
     uploaded_file,
 )
 from api.pagination import Listing, Paging, listing
-from shared.errors import DocumentNotFound
 from shared.repositories.documents import DocumentRepository
 
 router = APIRouter(prefix="/documents", tags=["documents"])
@@ -44,9 +44,17 @@ def upload_documents(
 
 
 @router.get("")
-def list_documents(page: Paging, session: ReadSession, project: Project) -> Listing[DocumentAnswer]:
+def list_documents(
+    page: Paging,
+    session: ReadSession,
+    services: AppServices,
+    project: Project,
+    background: BackgroundTasks,
+    purpose: PurposeFilter = None,
+) -> Listing[DocumentAnswer]:
     """Documents, newest first."""
-    rows = DocumentRepository(session).page(project, after=page.after, limit=page.limit)
+    background.add_task(remove_expired, services, project)
+    rows = DocumentRepository(session).page(project, after=page.after, limit=page.limit, purpose=purpose)
     return listing(rows, page.limit, document_answer, lambda document: document.id)
 
 
@@ -58,12 +66,8 @@ def get_document(document_id: Id, session: ReadSession, project: Project) -> Doc
 
 @router.get("/{document_id}/content", response_class=FileResponse, responses=DOWNLOAD)
 def download_document(document_id: Id, session: ReadSession, services: AppServices, project: Project) -> FileResponse:
-    """The uploaded bytes, always as a download: a browser must not run what somebody uploaded."""
-    document = DocumentRepository(session).get(project, document_id)
-    path = services.storage.document(document.id)
-    if not path.is_file():
-        raise DocumentNotFound("The document's file is gone from the data folder; upload it again.")
-    return FileResponse(path, media_type="application/octet-stream", filename=document.filename)
+    """The uploaded bytes."""
+    return download_of(DocumentRepository(session).get(project, document_id), services.storage)
 
 
 @router.delete("/{document_id}")

@@ -1,10 +1,11 @@
-"""Entering received files as documents, and removing the files of deleted ones."""
+"""Entering received files as documents, and removing the files of deleted and expired ones."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -15,6 +16,33 @@ from shared.ids import new_id
 from shared.models import Document
 from shared.repositories.documents import DocumentRepository
 from shared.storage import Storage, disk_errors, fsync_path
+
+RAW = "documents"  # the purpose of documents to learn from as they are
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A whole, checked file at `path`, on its way to a row of its own; of raw documents the same bytes share one.
+
+    `lives_seconds` None: it never expires.
+    """
+
+    filename: str
+    path: Path
+    kind: str
+    size_bytes: int
+    sha256: str
+    purpose: str = RAW
+    lives_seconds: int | None = None
+
+
+@dataclass(frozen=True)
+class EnteredFile:
+    """A file and its document; `is_new` False if the bytes were known."""
+
+    file: NewFile
+    document: Document
+    is_new: bool
 
 
 @dataclass(frozen=True)
@@ -30,40 +58,73 @@ def enter_files(services: Services, project: str, files: Sequence[ReceivedFile])
     """One document for each accepted file, or the one that has the same bytes; all in one transaction."""
 
     def enter(session: Session) -> list[Entered]:
-        entered = [_enter(DocumentRepository(session), project, file) for file in files]
-        _move(services.storage, entered)  # after all rows, before the commit: no row without its file
-        return entered
+        rows = enter_rows(session, project, [_new_file(file) for file in files if file.error is None])
+        move_files(services.storage, rows)
+        of_accepted = iter(rows)
+        return [Entered(file) if file.error is not None else _entered(file, next(of_accepted)) for file in files]
 
+    remove_expired(services, project)
     return write_once(services.database, enter)
+
+
+def enter_rows(session: Session, project: str, files: Sequence[NewFile]) -> list[EnteredFile]:
+    """A row for each file, or the row of a raw document that has the same bytes. `move_files` comes after all rows."""
+    documents = DocumentRepository(session)
+    return [_enter(documents, project, file) for file in files]
+
+
+def move_files(storage: Storage, entered: Sequence[EnteredFile]) -> None:
+    """Moves the files to their places; to be called before the commit: no row without its file."""
+    with disk_errors():
+        for one in entered:
+            if not storage.document(one.document.id).exists():
+                os.rename(one.file.path, storage.document(one.document.id))
+        fsync_path(storage.root / "documents")
 
 
 def remove_if_deleted(services: Services, document: Document) -> None:
     """Removes a deleted document's bytes, unless somebody has uploaded them again in the meantime."""
     with services.database.write() as session:
-        present = DocumentRepository(session).find_same(document.project_id, document.sha256)
-        if present is None:
-            return
-        session.refresh(present, with_for_update=True)  # an upload of the same bytes waits until we are done
-        if present.deleted_at is not None:
+        documents = DocumentRepository(session)
+        present = documents.find_locked(document.id)  # an upload of the same bytes waits until we are done
+        if present is not None and present.deleted_at is not None:
             services.storage.document(present.id).unlink(missing_ok=True)
-            if not DocumentRepository(session).is_kept_elsewhere(document.sha256):
+            if not documents.is_kept_elsewhere(document.sha256):
                 services.storage.text(document.sha256).unlink(missing_ok=True)
 
 
-def _enter(documents: DocumentRepository, project: str, file: ReceivedFile) -> Entered:
-    if file.error is not None:
-        return Entered(file)
-    same = documents.find_same(project, file.sha256)
+def remove_expired(services: Services, project: str) -> None:
+    """Deletes the project's documents whose time is over."""
+    with services.database.read() as session:
+        if not DocumentRepository(session).has_expired(project):
+            return
+    with services.database.write() as session:
+        expired = DocumentRepository(session).delete_expired(project)
+    for document in expired:
+        remove_if_deleted(services, document)
+
+
+def _enter(documents: DocumentRepository, project: str, file: NewFile) -> EnteredFile:
+    same = documents.find_same(project, file.sha256) if file.purpose == RAW else None
     if same is None:
-        return Entered(file, documents.add(_row(project, file)), is_new=True)
+        return EnteredFile(file, documents.add(_row(project, file), file.lives_seconds), is_new=True)
     if same.deleted_at is None and same.status != "failed":
-        return Entered(file, same)
+        documents.keep_longer(same, file.lives_seconds)
+        return EnteredFile(file, same, is_new=False)
     is_new = same.deleted_at is not None
     same.kind = file.kind  # the same bytes may come back with a better ending
-    return Entered(file, documents.restore(same, file.filename), is_new=is_new)
+    return EnteredFile(file, documents.restore(same, file.filename, file.lives_seconds), is_new)
 
 
-def _row(project: str, file: ReceivedFile) -> Document:
+def _new_file(file: ReceivedFile) -> NewFile:
+    return NewFile(file.filename, file.path, file.kind, file.size_bytes, file.sha256)
+
+
+def _entered(file: ReceivedFile, row: EnteredFile) -> Entered:
+    return Entered(file, row.document, row.is_new)
+
+
+def _row(project: str, file: NewFile) -> Document:
     return Document(
         id=new_id("file-"),
         project_id=project,
@@ -71,13 +132,6 @@ def _row(project: str, file: ReceivedFile) -> Document:
         kind=file.kind,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
-        content_key=file.sha256,
+        purpose=file.purpose,
+        content_key=file.sha256 if file.purpose == RAW else None,
     )
-
-
-def _move(storage: Storage, entered: Sequence[Entered]) -> None:
-    with disk_errors():
-        for one in entered:
-            if one.document is not None and not storage.document(one.document.id).exists():
-                os.rename(one.file.path, storage.document(one.document.id))
-        fsync_path(storage.root / "documents")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import BaseModel
 
-from api.documents.entering import Entered
+from api.documents.entering import RAW, Entered
 from api.documents.receiving import FIELD
 from shared.models import Document
+
+PurposeFilter = Annotated[str | None, Query(pattern=r"^[a-z_-]{1,32}$", description="Only documents with it.")]
 
 
 class Problem(BaseModel):
@@ -19,7 +22,8 @@ class Problem(BaseModel):
 
 
 class DocumentAnswer(BaseModel):
-    """An uploaded file. `status`: uploaded, extracted (its text was read) or failed."""
+    """A file. `status`: uploaded, extracted (its text was read) or failed. `purpose`: documents (to learn from as they
+    are), or what a file of /v1/files is for."""
 
     object: Literal["document"] = "document"
     id: str
@@ -27,9 +31,11 @@ class DocumentAnswer(BaseModel):
     kind: str
     size_bytes: int
     sha256: str
+    purpose: str
     status: str
     error: Problem | None
     created_at: int
+    expires_at: int | None
 
 
 class UploadedFile(BaseModel):
@@ -41,9 +47,11 @@ class UploadedFile(BaseModel):
     kind: str | None
     size_bytes: int
     sha256: str | None
+    purpose: str
     status: str
     error: Problem | None
     created_at: int | None
+    expires_at: int | None
     is_new: bool
 
 
@@ -80,9 +88,11 @@ def document_answer(document: Document) -> DocumentAnswer:
         kind=document.kind,
         size_bytes=document.size_bytes,
         sha256=document.sha256,
+        purpose=document.purpose,
         status=document.status,
         error=error,
         created_at=int(document.created_at),
+        expires_at=None if document.expires_at is None else int(document.expires_at),
     )
 
 
@@ -96,9 +106,11 @@ def uploaded_file(entered: Entered) -> UploadedFile:
         kind=file.kind or None,
         size_bytes=file.size_bytes,
         sha256=None,
+        purpose=RAW,
         status="rejected",
         error=None if error is None else Problem(code=error.code, detail=error.detail),
         created_at=None,
+        expires_at=None,
         is_new=False,
     )
 
@@ -117,6 +129,3 @@ UPLOAD_BODY: dict[str, Any] = {
         },
     }
 }
-
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-DOWNLOAD: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": _BYTES}}}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -25,7 +26,8 @@ def create_setup(session: Session, project: str, settings: Settings, request: Se
     parameters = validated(
         SetupParameters,
         {
-            "document_ids": _document_ids(session, project, request.document_ids),
+            "document_ids": _document_ids(session, project, request),
+            "validation_document_ids": _existing(session, project, request.validation_document_ids),
             "adapter": request.adapter,
             "chunk_size": request.chunk_size,
             "chunk_overlap": request.chunk_overlap,
@@ -33,8 +35,8 @@ def create_setup(session: Session, project: str, settings: Settings, request: Se
             "config": config_of(request, model_name=model),
         },
     )
-    job = JobRepository(session).create(project, "setup", parameters.model_dump(mode="json"))
-    training = _create_training(session, job, parameters.adapter, parameters.config) if request.train else None
+    job = add_setup(session, project, parameters)
+    training = add_training(session, job, parameters.adapter, parameters.config) if request.train else None
     answer = SetupAnswer(job_id=job.id, training_job_id=training.id if training else None, status=job.status)
     return Created(answer, job)
 
@@ -51,7 +53,7 @@ def create_training(session: Session, project: str, request: TrainRequest) -> Cr
     inherited = {"model_name": made.config.model_name, "max_length": made.config.max_length}
     config = FineTuningConfig.model_validate({**inherited, **config_of(request)})
     _check_method(setup, config)
-    job = _create_training(session, setup, request.adapter or made.adapter, config)
+    job = add_training(session, setup, request.adapter or made.adapter, config)
     return Created(TrainAnswer(job_id=job.id, status=job.status), job)
 
 
@@ -60,8 +62,21 @@ def check_model(name: str, settings: Settings) -> str:
     return check_allowed(name, (*settings.allowed_models, settings.base_model))
 
 
-def _create_training(session: Session, setup: Job, adapter: str, config: FineTuningConfig) -> Job:
-    parameters = {"setup_job_id": setup.id, "adapter": adapter, "config": config.model_dump(mode="json")}
+def add_setup(session: Session, project: str, parameters: SetupParameters) -> Job:
+    """The setup job alone."""
+    return JobRepository(session).create(project, "setup", parameters.model_dump(mode="json"))
+
+
+def add_training(
+    session: Session, setup: Job, adapter: str, config: FineTuningConfig, more: Mapping[str, Any] | None = None
+) -> Job:
+    """The training job that waits for the setup; `more` goes into its parameters."""
+    parameters = {
+        "setup_job_id": setup.id,
+        "adapter": adapter,
+        "config": config.model_dump(mode="json"),
+        **(more or {}),
+    }
     return JobRepository(session).create(setup.project_id, "training", parameters, waits_for=setup.id)
 
 
@@ -75,13 +90,23 @@ def _check_method(setup: Job, config: FineTuningConfig) -> None:
         )
 
 
-def _document_ids(session: Session, project: str, wanted: Sequence[str] | None) -> list[str]:
-    """The documents' ids, now: what is uploaded later does not slip in."""
-    documents = DocumentRepository(session)
-    ids = documents.all_ids(project) if wanted is None else [documents.get(project, one).id for one in wanted]
+def _document_ids(session: Session, project: str, request: SetupRequest) -> list[str]:
+    """The documents' ids, now: what is uploaded later does not slip in, and what is held out is no part of all."""
+    ids = _existing(session, project, request.document_ids)
+    if ids is None:
+        held_out = request.validation_document_ids or ()
+        ids = [one for one in DocumentRepository(session).all_ids(project) if one not in held_out]
     if not ids:
         raise NoDocuments()
-    return list(dict.fromkeys(ids))
+    return ids
+
+
+def _existing(session: Session, project: str, wanted: Sequence[str] | None) -> list[str] | None:
+    """The ids of documents that are there, each once; raises `DocumentNotFound`."""
+    if wanted is None:
+        return None
+    documents = DocumentRepository(session)
+    return list(dict.fromkeys(documents.get(project, one).id for one in wanted))
 
 
 def _usable_setup(session: Session, project: str, job_id: str) -> Job:

@@ -30,6 +30,9 @@ class SetupRequest(FineTuningConfig):
     model_config = ConfigDict(json_schema_extra=_without_model_default)
 
     document_ids: tuple[DocumentId, ...] | None = Field(None, description="Default: all documents.")
+    validation_document_ids: tuple[DocumentId, ...] | None = Field(
+        None, description="Held out instead of a share of the others; nothing of them is trained on."
+    )
     model: str | None = Field(
         None, min_length=1, max_length=512, description="Another name of model_name; default: FINETUNED_BASE_MODEL."
     )

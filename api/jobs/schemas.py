@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from api.documents.schemas import Problem
 from shared.models import Job, JobEvent
 
-JobKind = Literal["setup", "training", "batch"]
+JobKind = Literal["setup", "training", "batch", "import", "export"]
 JobStatus = Literal["queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
 
 

@@ -108,6 +108,7 @@ def _parts(settings: Settings, shape: Shape) -> list[Part]:
         part("migrations", "shared.migrations", stage=_STORES),
         part("setup", "worker.jobs", "setup", stage=_WORKERS),
         part("batch", "worker.jobs", "batch", stage=_WORKERS),
+        part("retrieval", "worker.retrieval", stage=_WORKERS),
         *(
             part(f"training-{number}", "worker.jobs", "training", stage=_WORKERS, grace_seconds=patient)
             for number in range(1, shape.training_workers + 1)

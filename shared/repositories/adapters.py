@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, bindparam, func, select
+from sqlalchemy import BigInteger, bindparam, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import now
 from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
 from shared.ids import new_id
-from shared.models import Adapter, AdapterVersion, Promotion
+from shared.models import Adapter, AdapterVersion, Job, Promotion
+from shared.repositories.jobs import ENDED
 
 # Asked for every question, so built once: by number, or without one the live version.
 _RESOLVED = (
@@ -25,6 +26,10 @@ _RESOLVED = (
     )
 )
 
+# A deleted adapter keeps its row, so that a number never names a second version; all its versions are deleted.
+_IS_THERE = exists().where(AdapterVersion.adapter_id == Adapter.id, AdapterVersion.deleted_at.is_(None))
+_USES = {"batch": "answers with it", "export": "exports it"}
+
 
 class AdapterRepository:
     """Reads and writes adapters within one session."""
@@ -33,14 +38,16 @@ class AdapterRepository:
         self.session = session
 
     def get(self, project_id: str, name: str) -> Adapter:
-        adapter = self._find(project_id, name)
+        adapter = self.session.scalar(
+            select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name, _IS_THERE)
+        )
         if adapter is None:
             raise AdapterNotFound(f"No adapter '{name[:128]}'; GET /fine-tuning/adapters lists them.", param="adapter")
         return adapter
 
     def page(self, project_id: str, *, after: str | None, limit: int) -> Sequence[Adapter]:
         """By name, `limit` + 1 at most, after the adapter of the name `after`."""
-        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name > (after or ""))
+        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name > (after or ""), _IS_THERE)
         return self.session.scalars(wanted.order_by(Adapter.name).limit(limit + 1)).all()
 
     def versions(self, adapter: Adapter) -> Sequence[AdapterVersion]:
@@ -93,15 +100,25 @@ class AdapterRepository:
         numbers = dict.fromkeys(number for number in reversed(stack[:-1]) if number != adapter.live_number)
         return [existing[number] for number in numbers if number in existing]
 
-    def publish(self, project_id: str, name: str, version: AdapterVersion) -> AdapterVersion:
-        """Enters a version whose folder is in its final place, numbers it and makes it live.
+    def publish(
+        self,
+        project_id: str,
+        name: str,
+        version: AdapterVersion,
+        *,
+        is_promoted: bool = True,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> AdapterVersion:
+        """Enters a version whose folder is in its final place, numbers it and makes it live; unless `is_promoted`,
+        only if no other version is.
 
         `version` comes without `adapter_id` and `number`. The adapter's row is made on first use, and locked, so
-        that two trainings of one name get different numbers.
+        that two trainings of one name get different numbers. `actor` None: the job that made it.
         """
         if self._find(project_id, name) is None:
             self._add_unless_there(project_id, name)
-        adapter = self._locked(project_id, name)
+        adapter = self._lock(project_id, name)
         version.adapter_id = adapter.id
         version.number = 1 + (
             self.session.scalar(select(func.max(AdapterVersion.number)).where(AdapterVersion.adapter_id == adapter.id))
@@ -109,36 +126,65 @@ class AdapterRepository:
         )
         self.session.add(version)
         self.session.flush()
-        self._move(adapter, version.number, "publish", f"published by job {version.job_id}")
+        if is_promoted or adapter.live_number is None:
+            reason = reason or f"published by job {version.job_id}"
+            actor = actor or (f"job {version.job_id}" if version.job_id else None)
+            self._move(adapter, version.number, "publish", reason, actor)
         return version
 
-    def promote(self, project_id: str, name: str, number: int, reason: str) -> Adapter:
+    def promote(self, project_id: str, name: str, number: int, reason: str, actor: str | None = None) -> Adapter:
         """Makes a version live."""
         adapter = self._locked(project_id, name)
-        self._move(adapter, self.version(adapter, number).number, "promote", reason)
+        self._move(adapter, self.version(adapter, number).number, "promote", reason, actor)
         return adapter
 
-    def rollback(self, project_id: str, name: str, reason: str) -> Adapter:
+    def rollback(self, project_id: str, name: str, reason: str, actor: str | None = None) -> Adapter:
         """Makes the version live that was live before the present one."""
         adapter = self._locked(project_id, name)
         earlier = self.earlier(adapter)
         if not earlier:
             raise IllegalTransition(f"Adapter '{name}' has no earlier live version to go back to.")
-        self._move(adapter, earlier[0].number, "rollback", reason)
+        self._move(adapter, earlier[0].number, "rollback", reason, actor)
         return adapter
 
+    def held(self, project_id: str, name: str, number: int | None) -> AdapterVersion:
+        """As `resolve`, and nobody deletes the version before this transaction ends: a job that names it can be
+        created."""
+        self._locked(project_id, name)
+        return self.resolve(project_id, name, number)
+
     def delete_version(self, project_id: str, name: str, number: int) -> AdapterVersion:
-        """Hides a version that is not live; its files may be removed afterwards."""
+        """Hides a version that is neither live nor in use; its files may be removed afterwards."""
         adapter = self._locked(project_id, name)
         version = self.version(adapter, number)
         if adapter.live_number == number:
             raise VersionInUse(f"Version {number} of '{name}' is live; promote another version first.")
+        self._check_unused(adapter, number)
         version.deleted_at = self.session.scalar(select(now()))
         return version
 
+    def delete_adapter(self, project_id: str, name: str, *, is_forced: bool, actor: str) -> Sequence[AdapterVersion]:
+        """Hides all versions, unless one is in use; a live one only if it `is_forced`. A later version of this name
+        goes on with the numbers and the history."""
+        adapter = self._locked(project_id, name)
+        versions = self.versions(adapter)
+        if adapter.live_number is not None and not is_forced:
+            raise VersionInUse(
+                f"Version {adapter.live_number} of '{name}' is live; repeat the request with force=true to delete it "
+                "all the same."
+            )
+        for version in versions:
+            self._check_unused(adapter, version.number)
+            version.deleted_at = self.session.scalar(select(now()))
+        self._move(adapter, None, "delete", "the adapter was deleted", actor)
+        return versions
+
     def mark_broken(self, version_id: str, reason: str | None) -> None:
-        """Notes why a version's files cannot be served, for the status to show; None: they can."""
-        self.session.get_one(AdapterVersion, version_id).broken_reason = reason and reason[:1000]
+        """Notes why a version's files cannot be served, for the status to show; None: they can. Checkpoints' are not
+        noted."""
+        version = self.session.get(AdapterVersion, version_id)
+        if version is not None:
+            version.broken_reason = reason and reason[:1000]
 
     def broken(self, project_id: str) -> Sequence[tuple[Adapter, AdapterVersion]]:
         """The live versions that workers found broken, by the names of their adapters."""
@@ -171,7 +217,27 @@ class AdapterRepository:
         ).first()
         return None if row is None else (row[0], row[1])
 
-    def _move(self, adapter: Adapter, number: int, action: str, reason: str) -> None:
+    def _check_unused(self, adapter: Adapter, number: int) -> None:
+        """Raises `VersionInUse` if a job that has not ended names the version. Answers in flight need no protection:
+        an engine keeps what it has loaded."""
+        user = self.session.scalars(
+            select(Job)
+            .where(
+                Job.project_id == adapter.project_id,
+                Job.kind.in_(_USES),
+                Job.status.not_in(ENDED),
+                Job.parameters["adapter"].as_string() == adapter.name,
+                Job.parameters["version"].as_integer() == number,
+            )
+            .limit(1)
+        ).first()
+        if user is not None:
+            raise VersionInUse(
+                f"Version {number} of '{adapter.name}' is in use: job {user.id}, which is {user.status}, "
+                f"{_USES[user.kind]}; let it end, or cancel it."
+            )
+
+    def _move(self, adapter: Adapter, number: int | None, action: str, reason: str, actor: str | None) -> None:
         self.session.add(
             Promotion(
                 adapter_id=adapter.id,
@@ -179,6 +245,7 @@ class AdapterRepository:
                 to_number=number,
                 action=action,
                 reason=reason[:255],
+                actor=actor,
             )
         )
         adapter.live_number = number
@@ -186,10 +253,7 @@ class AdapterRepository:
 
     def _locked(self, project_id: str, name: str) -> Adapter:
         self.get(project_id, name)
-        adapter = self._find(project_id, name, lock=True)
-        if adapter is None:
-            raise AdapterNotFound(param="adapter")
-        return adapter
+        return self._lock(project_id, name)
 
     def _add_unless_there(self, project_id: str, name: str) -> None:
         try:
@@ -198,6 +262,10 @@ class AdapterRepository:
         except IntegrityError:  # another training of this name was first
             return
 
-    def _find(self, project_id: str, name: str, *, lock: bool = False) -> Adapter | None:
-        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name)
-        return self.session.scalar(wanted.with_for_update() if lock else wanted)
+    def _find(self, project_id: str, name: str) -> Adapter | None:
+        """Also a deleted one."""
+        return self.session.scalar(select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name))
+
+    def _lock(self, project_id: str, name: str) -> Adapter:
+        wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name).with_for_update()
+        return self.session.scalars(wanted, execution_options={"populate_existing": True}).one()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -151,10 +151,15 @@ class JobRepository:
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
         self._hold(claim, status="succeeded", result=result, finished_at=now())
 
-    def fail(self, claim: Claim, error: FinetunedError) -> None:
-        """running → failed, and with it the jobs that wait for this one."""
-        self._hold(claim, status="failed", error_code=error.code, error_detail=error.detail[:2000], finished_at=now())
+    def fail(self, claim: Claim, error: FinetunedError, result: dict[str, Any] | None = None) -> None:
+        """running → failed, with a part of the result if there is one; and with it the jobs that wait for this one."""
+        said = {"error_code": error.code, "error_detail": error.detail[:2000]}
+        self._hold(claim, status="failed", finished_at=now(), **said, **({} if result is None else {"result": result}))
         self._fail_waiting(claim.job_id)
+
+    def cancel_held(self, claim: Claim, result: dict[str, Any]) -> None:
+        """The attempt was asked to end the job early, and has done so with a part of the result."""
+        self._hold(claim, status="cancelled", result=result, finished_at=now())
 
     def hand_back(self, claim: Claim) -> None:
         """The attempt stopped on request: a pausing job is paused, any other queues again. No crash is counted."""
@@ -185,9 +190,12 @@ class JobRepository:
                 freed.append(job_id)
         return freed
 
-    def claim_next(self, kind: str, owner: str, lease_seconds: float, waited_seconds: float = 0.0) -> Claim | None:
-        """Claims the job of this kind that is due first; None if none is. `waited_seconds` passes over jobs that
-        have queued for less, whose message is still on its way."""
+    def claim_next(
+        self, kind: str | Collection[str], owner: str, lease_seconds: float, waited_seconds: float = 0.0
+    ) -> Claim | None:
+        """Claims the job of this kind, or of one of these, that is due first; None if none is. `waited_seconds` passes
+        over jobs that have queued for less, whose message is still on its way."""
+        kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         first = aliased(Job)
         is_ready = or_(
             Job.waits_for.is_(None),
@@ -195,7 +203,7 @@ class JobRepository:
         )
         due = (
             select(Job.id)
-            .where(Job.status == "queued", Job.kind == kind, Job.queued_at <= now() - waited_seconds, is_ready)
+            .where(Job.status == "queued", Job.kind.in_(kinds), Job.queued_at <= now() - waited_seconds, is_ready)
             .order_by(Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)

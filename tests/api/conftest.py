@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -48,17 +49,25 @@ def rows(app: FastAPI, settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of the application behind real sockets: events come as they are sent, connections can break."""
+    with serving(app) as url, httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5)) as client:
+        yield client
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The application behind real sockets, by its URL."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who connects too early waits
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    transport = httpx.HTTPTransport(retries=5)
-    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", transport=transport) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
 
 
 class RedisServer:

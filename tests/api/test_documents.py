@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.documents.receiving import clean_filename
+from api.documents.form import clean_filename
 from api.main import create_app
 from shared import migrations
 from shared.database import Database

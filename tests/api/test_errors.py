@@ -75,9 +75,10 @@ def test_the_openapi_document_gives_every_error_one_shape(client: TestClient) ->
     document = client.get("/openapi.json").json()
     shapes = {
         operation["responses"][status]["content"]["application/json"]["schema"]["$ref"]
-        for path in document["paths"].values()
+        for name, path in document["paths"].items()
         for operation in path.values()
         for status in ("4XX", "5XX")
+        if not name.startswith("/v1/")
     }
     assert shapes == {"#/components/schemas/ErrorAnswer"}
 

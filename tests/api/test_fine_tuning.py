@@ -8,6 +8,7 @@ import redis
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from api.health.checks import WORKER_KINDS
 from shared.database import Database
 from shared.errors import CorruptDocument
 from shared.models import Job
@@ -46,9 +47,10 @@ def test_setup_with_an_empty_body_learns_from_everything(client: TestClient, row
 
 def test_setup_passes_on_what_the_client_chose(client: TestClient, rows: Database, upload: Upload) -> None:
     wanted = upload("first text")
-    upload("second text")
+    held_out = upload("second text")
     body = {
         "document_ids": [wanted],
+        "validation_document_ids": [held_out],
         "model": "microsoft/DialoGPT-small",
         "adapter": "handbook",
         "chunk_size": 128,
@@ -65,6 +67,16 @@ def test_setup_passes_on_what_the_client_chose(client: TestClient, rows: Databas
     assert setup == {name: body[name] for name in setup}
     assert (config["model_name"], config["num_epochs"], config["quantization"]) == (body["model"], 7, "8bit")
     assert _num_jobs(rows) == 1
+
+
+def test_documents_that_are_held_out_are_no_part_of_all(client: TestClient, rows: Database, upload: Upload) -> None:
+    learned, held_out = upload("first text"), upload("second text")
+    answer = client.post("/fine-tuning/setup", json={"validation_document_ids": [held_out]}).json()
+    setup = _parameters(rows, answer["job_id"])
+    assert (setup["document_ids"], setup["validation_document_ids"]) == ([learned], [held_out])
+    for wanted, code in (("file-nowhere", "document_not_found"), (learned, "invalid_request")):
+        body = {"document_ids": [learned], "validation_document_ids": [wanted]}
+        assert client.post("/fine-tuning/setup", json=body).json()["error"] == code
 
 
 @pytest.mark.parametrize(
@@ -208,7 +220,7 @@ def test_status_tells_what_is_missing(client: TestClient) -> None:
     status = client.get("/fine-tuning/status").json()
     assert (status["trained"], status["available"], status["version"]) == (False, False, None)
     assert status["model"] == "demo"
-    assert len(status["missing"]) == 3  # no worker of any kind
+    assert len(status["missing"]) == len(WORKER_KINDS)  # no worker of any kind
     assert all(sentence.endswith(".") for sentence in status["missing"])
 
 
@@ -218,7 +230,7 @@ def test_status_counts_jobs_and_workers_and_names_the_version(
     upload()
     client.post("/fine-tuning/setup")
     claim(rows, "setup")
-    beat(rows, "inference", "training", "setup")
+    beat(rows, *WORKER_KINDS)
     publish(rows, "handbook")
     status = client.get("/fine-tuning/status").json()
     assert (status["trained"], status["available"]) == (True, True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from shared.database import Database
 from shared.messages import Question
 from shared.models import Document, Job
 from shared.queue import Doorbell, celery_app
+from shared.repositories.batches import BatchRepository
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
@@ -38,15 +40,22 @@ class Bench:
 
     def create(self, *lines: Any, **parameters: Any) -> str:
         """A batch over these lines."""
+        return self._create(lines, {"model": self.settings.base_model, **parameters})
+
+    def create_openai(self, *lines: Any, endpoint: str = "/v1/chat/completions", **options: Any) -> str:
+        """A batch of the OpenAI dialect over these lines."""
+        asked = {"endpoint": endpoint, "expires_at": int(time.time()) + 3600, **options}
+        return self._create(lines, {"openai": asked}, purpose="batch")
+
+    def _create(self, lines: Sequence[Any], parameters: dict[str, Any], **values: Any) -> str:
         with self.database.write() as session:
             document = Document(
                 id=f"file-{len(lines)}", project_id="default", filename="in.jsonl", kind="jsonl", size_bytes=1,
-                sha256="0" * 64,
+                sha256="0" * 64, **values,
             )  # fmt: skip
             DocumentRepository(session).add(document)
             write_input(self.storage.document(document.id), *lines)
-            parameters = {"document_id": document.id, "model": self.settings.base_model, **parameters}
-            return JobRepository(session).create("default", "batch", parameters).id
+            return JobRepository(session).create("default", "batch", {"document_id": document.id, **parameters}).id
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
@@ -59,6 +68,18 @@ class Bench:
     def output(self, job_id: str) -> list[dict[str, Any]]:
         path = self.storage.batch_output(job_id)
         return read_output(path) if path.exists() else []
+
+    def ask_to_cancel(self, job_id: str) -> None:
+        with self.database.write() as session:
+            BatchRepository(session).ask_to_cancel("default", job_id)
+
+    def made_file(self, job_id: str, name: str) -> list[dict[str, Any]]:
+        """The lines of the file that the job's result names."""
+        file_id = (self.job(job_id).result or {})[name]
+        with self.database.read() as session:
+            document = DocumentRepository(session).get("default", file_id)
+        assert document.purpose == "batch_output"
+        return read_output(self.storage.document(document.id))
 
     def work_in_background(self) -> threading.Thread:
         thread = threading.Thread(target=self.supervisor.work)
@@ -123,7 +144,7 @@ class EchoWorker:
             for delivery in pulled:
                 question = Question.model_validate_json(delivery.payload)
                 self.answered.append(question.id)
-                reply = answer(question.id, question.turns[-1].content)
+                reply = answer(question.id, question.text or "")
                 self._stream.send([(question.reply_to, reply.model_dump_json())], [delivery.entry_id])
 
 

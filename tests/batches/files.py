@@ -23,6 +23,21 @@ def questions(number: int, **options: Any) -> list[dict[str, Any]]:
     return [{"query": f"Question {index}", "custom_id": f"q{index}", **options} for index in range(1, number + 1)]
 
 
+def chat_lines(number: int, **body: Any) -> list[dict[str, Any]]:
+    """Requests of OpenAI's dialect."""
+    return [chat_line(f"q{index}", f"Question {index}", **body) for index in range(1, number + 1)]
+
+
+def chat_line(custom_id: str, said: str, **body: Any) -> dict[str, Any]:
+    body = {"model": "demo", "messages": [{"role": "user", "content": said}], **body}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def completion_line(custom_id: str, prompt: Any, **body: Any) -> dict[str, Any]:
+    body = {"model": "demo", "prompt": prompt, **body}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body}
+
+
 def read_output(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -9,7 +9,7 @@ from shared.batch_parameters import BatchLine, BatchOptions
 from shared.errors import InvalidRequest, Superseded
 from tests.batches.files import Echo, answer, questions, read_output, times_by_line, write_input
 from worker.batches.answering import answer_lines
-from worker.batches.lines import count_lines, unanswered_lines
+from worker.batches.lines import count_lines, parse_line, unanswered_lines
 from worker.batches.output import OutputFile, Result
 
 
@@ -19,7 +19,7 @@ def run(source: Path, target: Path, answerer: Echo, num_rounds: int | None = Non
     with OutputFile(target) as output:
         lines = unanswered_lines(source, output.done)
         return answer_lines(
-            answerer, lines, output, should_stop=lambda: rounds is not None and next(rounds, None) is None
+            answerer, lines, output, parse_line, should_stop=lambda: rounds is not None and next(rounds, None) is None
         )
 
 

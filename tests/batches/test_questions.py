@@ -26,7 +26,7 @@ class Bench:
         self.now = 0.0
         self.limit = 3
 
-    def attempt(self, job_id: str = JOB) -> BackgroundQuestions:
+    def attempt(self, job_id: str = JOB) -> BackgroundQuestions[BatchLine]:
         def question(question_id: str, line: BatchLine) -> Question:
             return Question(
                 id=question_id, project_id="default", reply_to=replies_of(job_id), turns=line.turns,
@@ -38,7 +38,7 @@ class Bench:
         made.results()  # looks for what earlier attempts sent
         return made
 
-    def ask(self, questions: BackgroundQuestions, *numbers: int) -> None:
+    def ask(self, questions: BackgroundQuestions[BatchLine], *numbers: int) -> None:
         for number in numbers:
             questions.ask(number, BatchLine(query=f"Question {number}", custom_id=f"q{number}"))
         assert questions.results() == []

@@ -109,7 +109,8 @@ def test_every_part_reads_the_same_settings(tmp_path: Path) -> None:
 
     parts = {keeper.part.name: keeper.part for keeper in local.stack.keepers}
     close(local)
-    assert sorted(parts) == ["api", "batch", "inference-1", "migrations", "redis", "setup", "training-1", "training-2"]
+    workers = ["batch", "inference-1", "retrieval", "setup", "training-1", "training-2"]
+    assert sorted(parts) == sorted(["api", "migrations", "redis", *workers])
     for name in set(parts) - {"redis"}:
         env = parts[name].env
         assert env["FINETUNED_DATA_DIR"] == str(tmp_path)

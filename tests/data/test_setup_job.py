@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_from_disk
 from transformers import GPT2Config
 
 from shared.claimed_job import ClaimedJob
@@ -215,3 +216,41 @@ def test_a_setup_that_is_stopped_goes_on_where_it_was(site: Site, tmp_path: Path
     assert [site.document(one).status for one in ids] == ["extracted", "uploaded", "uploaded"]
     site.storage.document(ids[0]).unlink()  # read already: not needed again
     assert site.run(job)["documents"] == 3
+
+
+def upload_lines(site: Site, path: Path, numbers: range) -> str:
+    lines = (json.dumps({"question": f"What is {n}?", "answer": f"It is {n}."}) for n in numbers)
+    return site.upload(make.write(path, "\n".join(lines)))
+
+
+def test_documents_that_are_held_out_by_name_are_named_in_the_lineage_and_not_trained_on(
+    site: Site, tmp_path: Path
+) -> None:
+    trained = upload_lines(site, tmp_path / "train.jsonl", range(8))
+    held_out = upload_lines(site, tmp_path / "valid.jsonl", range(20, 25))
+    for document_ids in ([trained], None):
+        job = site.claim(document_ids=document_ids, validation_document_ids=[held_out], validation_split=0.5)
+        result = site.run(job)
+        rows = load_from_disk(str(site.storage.dataset(result["dataset_id"])))
+        assert set(rows["train"]["document_id"]) == {trained}
+        assert set(rows["validation"]["document_id"]) == {held_out}
+        assert (len(rows["train"]), len(rows["validation"])) == (8, 5)
+        assert result["validation_document_ids"] == [held_out]
+        said = {one for one in site.messages(job) if one.startswith("Validating")}
+        assert said == {"Validating training file: train.jsonl", "Validating validation file: valid.jsonl"}
+        with site.database.read() as session:
+            dataset = DatasetRepository(session).of_job(job.claim.job_id)
+        assert dataset is not None
+        assert dataset.statistics["validation_document_ids"] == [held_out]
+
+
+@pytest.mark.parametrize("is_held_out", [True, False])
+def test_a_side_none_of_whose_documents_can_be_read_ends_the_setup(
+    site: Site, tmp_path: Path, is_held_out: bool
+) -> None:
+    good = upload_lines(site, tmp_path / "good.jsonl", range(8))
+    bad = site.upload(make.write_empty_pdf(tmp_path / "scan.pdf"))
+    train, held_out = (good, bad) if is_held_out else (bad, good)
+    with pytest.raises(NoDocuments, match=r"scan\.pdf: The document holds no text"):
+        site.run(site.claim(document_ids=[train], validation_document_ids=[held_out]))
+    assert not list((site.storage.root / "datasets").iterdir())

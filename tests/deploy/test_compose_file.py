@@ -41,7 +41,9 @@ lasting = [name for name in services() if name != "init"]
 
 
 def test_the_stack_has_the_parts_of_the_design() -> None:
-    assert set(services()) == {"api", "init", "setup", "batch", "trainer", "inference", "redis", "postgres"}
+    assert set(services()) == {
+        "api", "init", "setup", "batch", "trainer", "inference", "retrieval", "redis", "postgres"
+    }  # fmt: skip
 
 
 def test_only_the_api_publishes_a_port_and_on_loopback_alone() -> None:
@@ -79,7 +81,7 @@ def test_a_service_that_stays_has_a_health_check_and_comes_back(name: str) -> No
     assert service["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference"])
+@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
 def test_our_services_wait_until_what_they_need_is_there(name: str) -> None:
     conditions = {needed: one["condition"] for needed, one in services()[name]["depends_on"].items()}
     assert conditions["redis"] == conditions["postgres"] == "service_healthy"
@@ -101,7 +103,7 @@ def test_the_trainer_may_write_its_last_checkpoint_before_it_is_killed() -> None
     assert Settings.model_fields["stop_timeout_seconds"].default <= 90
 
 
-@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference"])
+@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
 def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name: str) -> None:
     fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port"}
     passed_on = {key for key, value in services()[name]["environment"].items() if value is None}

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset as ArrowDataset
-from datasets import DatasetDict
-from datasets.utils import disable_progress_bars
 
-from shared import migrations
 from shared.claimed_job import ClaimedJob
-from shared.database import Database
 from shared.errors import (
     BaseModelNotFound,
     DatabaseUnavailable,
@@ -29,96 +23,23 @@ from shared.errors import (
     TargetModulesNotFound,
     TrackerNotInstalled,
 )
-from shared.models import Dataset, Job, JobEvent
 from shared.repositories.adapters import AdapterRepository
-from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import Claim, JobRepository
-from shared.settings import Settings
-from shared.storage import Storage
 from shared.training_config import FineTuningConfig
-from tests.finetuning.conftest import make_examples
+from tests.finetuning.installation import Installation, install
 from worker.adapter_files import check_files
-from worker.base_models.formats import Example
-from worker.finetuning.job import check_disk, model_id_of, run_training
+from worker.finetuning.job import check_disk
 from worker.finetuning.job_report import MAX_METRICS_EVENTS, JobReport
 from worker.finetuning.reports import EvaluationProgress, StepMetrics, TrainingStarted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
-@dataclass(frozen=True)
-class Installation:
-    """A data folder with a database, a finished setup job and its dataset."""
-
-    database: Database
-    settings: Settings
-    storage: Storage
-    config: FineTuningConfig
-    setup_job_id: str
-
-    def create(self, **parameters: Any) -> Job:
-        given = {
-            "setup_job_id": self.setup_job_id,
-            "adapter": "handbook",
-            "config": self.config.model_dump(mode="json"),
-        }
-        with self.database.write() as session:
-            return JobRepository(session).create("team", "training", given | parameters)
-
-    def claim(self, job: Job) -> ClaimedJob:
-        with self.database.write() as session:
-            claim = JobRepository(session).claim_next("training", "tests", 60.0)
-        assert claim is not None
-        assert claim.job_id == job.id
-        return ClaimedJob(self.database, claim)
-
-    def run(self, job: ClaimedJob, should_stop: Any = lambda: False) -> None:
-        run_training(job, self.settings, self.storage, should_stop)
-
-    def row(self, job: ClaimedJob) -> Job:
-        with self.database.read() as session:
-            return JobRepository(session).get("team", job.claim.job_id)
-
-    def events(self, job: ClaimedJob, type: str) -> list[JobEvent]:
-        with self.database.read() as session:
-            return list(JobRepository(session).events(job.claim.job_id, type=type, limit=1000))
-
-    def versions(self) -> list[Any]:
-        with self.database.read() as session:
-            adapters = AdapterRepository(session)
-            return [one for a in adapters.page("team", after=None, limit=9) for one in adapters.versions(a)]
-
-
 @pytest.fixture
 def installation(tmp_path: Path, tiny_folder: Path, quick_config: FineTuningConfig) -> Iterator[Installation]:
-    settings = Settings(data_dir=tmp_path / "data", _env_file=None)
-    migrations.upgrade(settings.resolved_database_url)
-    database = Database(settings.resolved_database_url)
-    storage = Storage(settings.data_dir)
-    config = quick_config.model_copy(update={"model_name": str(tiny_folder)})
-    with database.write() as session:
-        setup = JobRepository(session).create("team", "setup", {})
-        row = Dataset(id="dataset-1", project_id="team", job_id=setup.id, fingerprint="f" * 64,
-                      base_model=config.model_name, statistics={})  # fmt: skip
-        DatasetRepository(session).add(row, [])
-    write_dataset(storage.dataset("dataset-1"), make_examples(11), make_examples(5, seed=9))
-    yield Installation(database, settings, storage, config, setup.id)
-    database.close()
-
-
-def write_dataset(folder: Path, train: list[Example], validation: list[Example]) -> None:
-    """As the setup job leaves it."""
-    disable_progress_bars()
-    parts = {"train": train, "validation": validation}
-    DatasetDict(
-        {
-            name: ArrowDataset.from_dict(
-                {"input_ids": [one.input_ids for one in rows], "labels": [one.labels for one in rows]}
-            )
-            for name, rows in parts.items()
-        }
-    ).save_to_disk(str(folder))
-    (folder / "dataset.json").write_text(json.dumps({"fingerprint": "f" * 64, "prompt_format": "text"}))
+    made = install(tmp_path / "data", quick_config.model_copy(update={"model_name": str(tiny_folder)}))
+    yield made
+    made.database.close()
 
 
 def test_a_training_job_publishes_a_verified_live_version_and_succeeds(installation: Installation) -> None:
@@ -130,7 +51,7 @@ def test_a_training_job_publishes_a_verified_live_version_and_succeeds(installat
     assert row.result == {
         "adapter": "handbook",
         "version": 1,
-        "model_id": f"ft:tiny-gpt2:team:handbook:{version.id.removeprefix('version-')}",
+        "model_id": f"ft:tiny-gpt2:team:handbook:{row.id.removeprefix('ftjob-')}",
         "metrics": version.metrics,
     }
     assert manifest.metrics == version.metrics
@@ -305,13 +226,6 @@ def test_too_little_disk_space_is_said_in_numbers(tmp_path: Path) -> None:
     check_disk(tmp_path, 1)
     with pytest.raises(DiskFull, match=r"needs 1,000,000,000,000 MB of disk space and [\d,]+ MB are free"):
         check_disk(tmp_path, 10**18)
-
-
-def test_a_model_id_does_not_tell_a_local_path() -> None:
-    assert model_id_of("/srv/models/tiny", "team", "a", "version-12") == "ft:tiny:team:a:12"
-    assert model_id_of("microsoft/DialoGPT-medium", "team", "a", "version-12") == (
-        "ft:microsoft/DialoGPT-medium:team:a:12"
-    )
 
 
 class _Recording(ClaimedJob):

@@ -19,6 +19,7 @@ from worker.finetuning.watching import (
     is_evaluation_step,
     is_patience_over,
     is_save_due,
+    is_snapshot_due,
     overfitting,
     with_evaluation,
 )
@@ -46,6 +47,13 @@ def test_a_checkpoint_is_due_after_so_many_seconds_or_steps_whichever_comes_firs
     assert is_save_due(both, seconds=10.0, steps=3)
     assert is_save_due(both, seconds=0.0, steps=4)
     assert not is_save_due(FineTuningConfig(), seconds=59.0, steps=10**6)
+
+
+def test_the_model_is_shown_at_each_epochs_end_and_where_patience_ends_before_one() -> None:
+    assert [step for step in range(13) if is_snapshot_due(Position(step=step), PLAN, None)] == [3, 6, 9, 12]
+    history = tuple(scores(3.0, 1.0, 2.0, 2.5))
+    assert is_snapshot_due(Position(step=10, evaluations=history), PLAN, 2)
+    assert not is_snapshot_due(Position(step=10, evaluations=history), PLAN, 3)
 
 
 def test_the_best_evaluation_is_the_first_lowest_one_and_never_the_base_models() -> None:

@@ -21,6 +21,12 @@ def run(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Call
     BEHAVIOURS[job.claim.parameters["behaviour"]](job, should_stop)
 
 
+def run_import(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
+    """The work of another kind of job."""
+    with job.database.write() as session:
+        JobRepository(session).succeed(job.claim, {"imported": True})
+
+
 def note(root: Path, job_id: str, line: str) -> None:
     with (root / f"{job_id}.starts").open("a") as file:
         file.write(line)

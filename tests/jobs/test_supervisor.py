@@ -210,3 +210,14 @@ def test_the_end_of_a_setup_job_rings_for_the_training_that_waits(bench: Bench) 
     bench.supervisor.work()
     with redis.Redis.from_url(bench.settings.resolved_redis_url) as client:
         assert client.llen("training") == 1
+
+
+def test_a_worker_takes_the_jobs_of_all_its_kinds_in_their_order_each_with_its_own_runner(bench: Bench) -> None:
+    bench.supervisor.others = {"export": "tests.jobs.runners:run", "import": "tests.jobs.runners:run_import"}
+    wanted = [bench.create("succeed", kind=kind) for kind in ("import", "training", "export")]
+    other = bench.create("succeed", kind="batch")
+    bench.supervisor.work()
+    done = [bench.job(job_id) for job_id in wanted]
+    assert [job.result for job in done] == [{"imported": True}, {"done": True}, {"done": True}]
+    assert [job.started_at for job in done] == sorted(job.started_at or 0.0 for job in done)
+    assert bench.job(other).status == "queued"

@@ -38,7 +38,7 @@ def start_worker(settings: Settings, database: Database, tmp_path: Path) -> Iter
     """Starts a worker and returns once it beats; all of them are gone after the test."""
     workers: list[subprocess.Popen[bytes]] = []
 
-    def start(**more: str) -> subprocess.Popen[bytes]:
+    def start(name: str = "training", **more: str) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             "FINETUNED_DATA_DIR": str(settings.data_dir),
@@ -48,10 +48,10 @@ def start_worker(settings: Settings, database: Database, tmp_path: Path) -> Iter
             "FINETUNED_RECONCILE_SECONDS": "0.5",
             **more,
         }
-        command = [sys.executable, "-m", "worker.jobs", "training", "--runner", "tests.jobs.runners:run"]
+        command = [sys.executable, "-m", "worker.jobs", name, "--runner", "tests.jobs.runners:run"]
         with (tmp_path / "worker.log").open("ab") as log:
             workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        until(lambda: alive(database) >= len(workers))
+        until(lambda: alive(database, name) >= len(workers))
         return workers[-1]
 
     yield start
@@ -60,14 +60,14 @@ def start_worker(settings: Settings, database: Database, tmp_path: Path) -> Iter
         worker.wait()
 
 
-def alive(database: Database) -> int:
+def alive(database: Database, name: str = "training") -> int:
     with database.read() as session:
-        return len(WorkerRepository(session).alive("training"))
+        return len(WorkerRepository(session).alive(name))
 
 
-def create(database: Database, behaviour: str) -> str:
+def create(database: Database, behaviour: str, kind: str = "training") -> str:
     with database.write() as session:
-        return JobRepository(session).create("default", "training", {"behaviour": behaviour}).id
+        return JobRepository(session).create("default", kind, {"behaviour": behaviour}).id
 
 
 def job(database: Database, job_id: str) -> Job:
@@ -80,6 +80,19 @@ def test_a_message_wakes_the_worker(settings: Settings, database: Database, star
     job_id = create(database, "succeed")
     assert Doorbell(celery_app(settings)).ring("training", job_id)
     until(lambda: job(database, job_id).status == "succeeded")
+
+
+def test_the_setup_worker_is_woken_for_imports_and_exports_too(
+    settings: Settings, database: Database, start_worker: StartWorker
+) -> None:
+    start_worker("setup", FINETUNED_RECONCILE_SECONDS="600", FINETUNED_GGUF_CONVERTER="/nowhere")
+    for kind in ("import", "export"):
+        job_id = create(database, "succeed", kind)
+        assert Doorbell(celery_app(settings)).ring(kind, job_id)
+        until(lambda job_id=job_id: job(database, job_id).status == "succeeded")  # type: ignore[misc]
+    with database.read() as session:
+        (worker,) = WorkerRepository(session).alive("setup")
+    assert worker.details == {"job": None, "gguf": False}
 
 
 def test_a_job_whose_message_was_lost_is_run_all_the_same(database: Database, start_worker: StartWorker) -> None:

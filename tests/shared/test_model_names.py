@@ -27,3 +27,17 @@ def test_a_version_is_named_by_its_adapter_and_number() -> None:
     assert parse_version("handbook@3") == ("handbook", 3)
     assert parse_version("handbook") is None
     assert parse_version("../x@3") is None
+
+
+def test_a_fine_tuned_name_does_not_tell_a_local_path() -> None:
+    assert str(FineTunedName.of_job("/srv/models/tiny", "team", "a", "ftjob-12")) == "ft:tiny:team:a:12"
+    assert str(FineTunedName.of_version("/srv/models/tiny", "team", "a", "version-7", None)) == "ft:tiny:team:a:7"
+    assert str(
+        FineTunedName.of_version(
+            "microsoft/DialoGPT-medium",
+            "team",
+            "a",
+            "version-7",
+            "ftjob-12",
+        )
+    ) == ("ft:microsoft/DialoGPT-medium:team:a:12")

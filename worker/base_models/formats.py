@@ -7,7 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING
+
+from shared.training_lines import Message as Message
+from shared.training_lines import Preference as Preference
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -23,22 +26,6 @@ class PromptFormat(StrEnum):
     DIALOGUE = "dialogue"
     CHAT = "chat"
     TEXT2TEXT = "text2text"
-
-
-class Message(TypedDict):
-    """One turn; an assistant's turn with `weight` 0 is context and not learned."""
-
-    role: str
-    content: str
-    weight: NotRequired[int]
-
-
-class Preference(TypedDict):
-    """Two answers to the same turns, the first of them preferred."""
-
-    prompt: list[Message]
-    chosen: str
-    rejected: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +82,17 @@ def encode_prompt(style: PromptFormat, tokenizer: PreTrainedTokenizerBase, messa
     segments = _segments(style, tokenizer, messages)
     tokens = _start(tokenizer) + [token for segment, _ in segments for token in segment]
     return tokens + (_ids(tokenizer, "Answer:") if style is PromptFormat.TEXT else [])
+
+
+def encode_raw(style: PromptFormat, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a text to continue as it stands. Its author speaks to the model alone, so special tokens' names in
+    it are special tokens; one that begins with the start token gets no second. An empty text is a start."""
+    ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+    if style is PromptFormat.TEXT2TEXT:
+        return [*ids, _eos(tokenizer)]
+    start = _start(tokenizer)
+    bos = tokenizer.bos_token_id
+    return (ids if start and ids[:1] == start else start + ids) or [_eos(tokenizer) if bos is None else int(bos)]
 
 
 def encode_conversation(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from shared.batch_parameters import BatchLine
 from shared.errors import FinetunedError, InvalidRequest
-from worker.batches.lines import parse_line
+from worker.batches.lines import Line
 from worker.batches.output import OutputFile, Result
 
+LineType = TypeVar("LineType", bound=Line)
+Taken = TypeVar("Taken", bound=Line, contravariant=True)
 
-class Answerer(Protocol):
+
+class Answerer(Protocol[Taken]):
     """Answers lines, in whatever order."""
 
     @property
@@ -22,7 +24,7 @@ class Answerer(Protocol):
     def num_open(self) -> int:
         """Lines that it was asked and has not answered."""
 
-    def ask(self, number: int, line: BatchLine) -> None:
+    def ask(self, number: int, line: Taken) -> None:
         """Takes a line; an error of the tree that it raises is the line's result."""
 
     def results(self) -> list[Result]:
@@ -33,9 +35,10 @@ class Answerer(Protocol):
 
 
 def answer_lines(
-    answerer: Answerer,
+    answerer: Answerer[LineType],
     lines: Iterator[tuple[int, bytes]],
     output: OutputFile,
+    parse: Callable[[bytes], LineType],
     *,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[], None] = lambda: None,
@@ -47,7 +50,7 @@ def answer_lines(
         if should_stop():
             output.sync()
             return False
-        is_exhausted = is_exhausted or not _feed(answerer, lines, output)
+        is_exhausted = is_exhausted or not _feed(answerer, lines, output, parse)
         output.write(answerer.results())
         if output.sync_if_due():
             answerer.forget()
@@ -57,7 +60,12 @@ def answer_lines(
     return True
 
 
-def _feed(answerer: Answerer, lines: Iterator[tuple[int, bytes]], output: OutputFile) -> bool:
+def _feed(
+    answerer: Answerer[LineType],
+    lines: Iterator[tuple[int, bytes]],
+    output: OutputFile,
+    parse: Callable[[bytes], LineType],
+) -> bool:
     """Fills the free places; whether there may be more lines."""
     for _ in range(answerer.num_places):
         found = next(lines, None)
@@ -65,7 +73,7 @@ def _feed(answerer: Answerer, lines: Iterator[tuple[int, bytes]], output: Output
             return False
         number, raw = found
         try:
-            line = parse_line(raw)
+            line = parse(raw)
         except InvalidRequest as error:
             output.write([Result(number, None, error)])
             continue

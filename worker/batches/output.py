@@ -22,14 +22,18 @@ _WHERE_ASKED = ("logprobs", "choices")
 _ALWAYS = ("model", "adapter", "version", "fallback", "finish_reason", "usage")
 _GIVEN = {"text", *_ALWAYS, *_WHERE_ASKED}
 
+Outcome = Answer | FinetunedError
+
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one line of the input: an answer and who gave it, or an error."""
+    """What became of one line of the input: an answer and who gave it, or an error. `body` is the answer in a dialect
+    that has a shape of its own for it."""
 
     line: int
     custom_id: str | None
-    outcome: Answer | FinetunedError
+    outcome: Outcome
+    body: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """One line. Where several answers or log-probabilities were asked for, they come with it."""
@@ -39,10 +43,17 @@ class Result:
             "line": self.line,
             "custom_id": self.custom_id,
             "answer": said.pop("text", None),
-            **{name: value for name, value in said.items() if name not in _WHERE_ASKED or value},
-            "error": None if error is None else {"code": error.code, "detail": error.detail},
+            **{name: value for name, value in said.items() if name not in _WHERE_ASKED or (value and not self.body)},
+            "error": None if error is None else _said(error),
+            **({} if self.body is None else {"body": self.body}),
         }
         return json.dumps(values, ensure_ascii=False)
+
+
+def _said(error: FinetunedError) -> dict[str, str]:
+    """The error; with the field that is wrong, where it is known."""
+    said = {"code": error.code, "detail": error.detail}
+    return said if error.param is None else {**said, "param": error.param}
 
 
 @dataclass

@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared.batch_parameters import BatchLine
 from shared.errors import Unavailable, error_by_code
 from shared.messages import Answer, Question, Refusal, TokenChunk, parse_reply
 from shared.streams import ABORTS, BACKGROUND_QUESTIONS, replies_of
-from worker.batches.output import Result
+from worker.batches.lines import Line
+from worker.batches.output import Outcome, Result
 
 log = logging.getLogger(__name__)
 
 Client = Any  # redis-py's own types name every answer of every protocol at once
-MakeQuestion = Callable[[str, BatchLine], Question]  # of the question's id and the line
+LineType = TypeVar("LineType", bound=Line)
 
 WAIT_MS = 200  # for the next reply
 LOOK_SECONDS = 5.0  # how often questions are looked for that a Redis without its memory may have lost
@@ -37,38 +37,47 @@ def connect(url: str) -> Client:
     return Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, **options)
 
 
+def plain_result(number: int, line: Line, outcome: Outcome) -> Result:
+    """The result of a dialect that has no shape of its own for answers."""
+    return Result(number, line.custom_id, outcome)
+
+
 @dataclass
-class _Asked:
+class _Asked(Generic[LineType]):
     """A line that has no result yet. `entry_id` None: its question must be sent (again)."""
 
-    line: BatchLine
+    line: LineType
     entry_id: str | None
     num_tries: int = 1
 
 
-class BackgroundQuestions:
+class BackgroundQuestions(Generic[LineType]):
     """Sends a job's lines, at most `limit()` at once, and collects the replies.
 
     A question is named by its job and line, and the replies' stream by the job: what an earlier attempt sent is found
     again, be it on its way or answered. While Redis is away everything waits; a question that Redis lost is sent again.
+    `make_question` makes a line, with the question's id, a question; it raises what is wrong with the line.
+    `result_of` makes what came of it the result of the line by its number.
     """
 
     def __init__(
         self,
         client: Client,
         job_id: str,
-        make_question: MakeQuestion,
+        make_question: Callable[[str, LineType], Question],
         limit: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         wait_ms: int = WAIT_MS,
+        result_of: Callable[[int, LineType, Outcome], Result] = plain_result,
     ) -> None:
         self._redis = client
         self._job_id = job_id
         self._make_question = make_question
         self._limit = limit
+        self._result_of = result_of
         self._clock = clock
         self._wait_ms = wait_ms
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _Asked[LineType]] = {}
         self._earlier: dict[int, str] | None = None  # entries that an earlier attempt sent, once they were looked for
         self._replies: dict[int, Answer | Refusal] = {}
         self._missing: set[int] = set()
@@ -84,7 +93,7 @@ class BackgroundQuestions:
     def num_open(self) -> int:
         return len(self._asked)
 
-    def ask(self, number: int, line: BatchLine) -> None:
+    def ask(self, number: int, line: LineType) -> None:
         self._make_question(self._id_of(number), line)  # raises what is wrong with the line
         self._asked[number] = _Asked(line, (self._earlier or {}).pop(number, None))
 
@@ -173,7 +182,7 @@ class BackgroundQuestions:
             if _may_pass(reply) and asked.num_tries < MAX_TRIES:
                 asked.entry_id, asked.num_tries = None, asked.num_tries + 1
             else:
-                results.append(_result(number, asked.line, reply))
+                results.append(self._result_of(number, asked.line, _outcome(reply)))
                 del self._asked[number]
         return results
 
@@ -197,6 +206,5 @@ def _may_pass(reply: Answer | Refusal) -> bool:
     return isinstance(reply, Refusal) and issubclass(error_by_code(reply.code), Unavailable)
 
 
-def _result(number: int, line: BatchLine, reply: Answer | Refusal) -> Result:
-    outcome = error_by_code(reply.code)(reply.detail) if isinstance(reply, Refusal) else reply
-    return Result(number, line.custom_id, outcome)
+def _outcome(reply: Answer | Refusal) -> Outcome:
+    return error_by_code(reply.code)(reply.detail) if isinstance(reply, Refusal) else reply

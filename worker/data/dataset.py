@@ -13,7 +13,14 @@ from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamp
 from shared.storage import disk_errors
 from worker.base_models.formats import Example, Learnable, PreferencePair, PromptFormat, sequences
 from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
-from worker.data.split import MIN_TRAIN_EXAMPLES, DocumentItems, document_to_cut, of_kind, split
+from worker.data.split import (
+    MIN_TRAIN_EXAMPLES,
+    DocumentItems,
+    document_to_cut,
+    is_held_out_by_name,
+    of_kind,
+    split,
+)
 from worker.data.texts import EXTRACTOR_VERSION
 
 if TYPE_CHECKING:
@@ -61,18 +68,19 @@ def build(
 ) -> BuiltDataset:
     """Deterministic: the same documents, in any order, give the same dataset.
 
-    Raises `NoDocuments`, `NothingToLearn` if every label of every example is masked, and `TooFewExamples` if fewer
-    than `MIN_TRAIN_EXAMPLES` are left to train on.
+    Raises `NoDocuments`, `NothingToLearn` if every label of every example is masked (of those that are held out by
+    name, too), and `TooFewExamples` if fewer than `MIN_TRAIN_EXAMPLES` are left to train on.
     """
     if not documents:
         raise NoDocuments()
-    unique = {one.sha256: one for one in sorted(documents, key=lambda one: (one.sha256, one.id), reverse=True)}
-    ordered = [unique[sha256] for sha256 in sorted(unique)]
+    ordered = _each_once(documents)
     encoder = ExampleEncoder(tokenizer, style, options)
     made = _encode(ordered, encoder, options)
     usable = _learnable(made, encoder)
     if not usable:
         raise NothingToLearn()
+    if is_held_out_by_name(made) and not is_held_out_by_name(usable):
+        raise NothingToLearn("The validation documents hold no answer to measure; check them, or leave them out.")
     train, validation = split(usable, options)
     if len(train) < MIN_TRAIN_EXAMPLES:
         raise TooFewExamples(
@@ -114,12 +122,19 @@ def load(folder: Path) -> tuple[list[Learnable], list[Learnable]]:
     return _examples(parts["train"]), _examples(parts["validation"]) if "validation" in parts else []
 
 
+def _each_once(documents: Sequence[SourceDocument]) -> list[SourceDocument]:
+    """In the order of their hashes. Of equal ones that stays which is held out: what measures is not trained on."""
+    last_wins = sorted(documents, key=lambda one: (one.sha256, not one.is_held_out, one.id), reverse=True)
+    unique = {one.sha256: one for one in last_wins}
+    return [unique[sha256] for sha256 in sorted(unique)]
+
+
 def _encode(
     documents: Sequence[SourceDocument], encoder: ExampleEncoder, options: DatasetOptions
 ) -> list[DocumentItems]:
     """Every document's examples. One that will be cut in two is chunked without overlap."""
     made = [DocumentItems(one, encoder.items_of(one, options.chunk_overlap)) for one in documents]
-    if not (options.chunk_overlap and options.validation_split):
+    if not (options.chunk_overlap and options.validation_split) or is_held_out_by_name(made):
         return made
     cut = document_to_cut(of_kind(_learnable(made, encoder), Example))
     if cut is None:
@@ -174,13 +189,16 @@ def _fingerprint(
     style: PromptFormat,
     options: DatasetOptions,
 ) -> str:
-    parts = {
+    parts: dict[str, Any] = {
         "versions": [FORMAT_VERSION, EXTRACTOR_VERSION],
         "tokenizer": hash_of_tokenizer(tokenizer),
         "style": style.value,
         "options": asdict(options),
         "documents": [[one.sha256, one.title] for one in documents],
     }
+    held_out = [one.sha256 for one in documents if one.is_held_out]
+    if held_out:
+        parts["held_out"] = held_out
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

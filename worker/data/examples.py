@@ -35,7 +35,8 @@ _SPARE_TOKENS = 2  # letters at a seam may become other tokens than on their own
 @dataclass(frozen=True)
 class DatasetOptions:
     """How documents become examples. Lengths count tokens; `chunk_size` None fills `max_length`;
-    `validation_split` is the share held out; the same `seed` holds out the same."""
+    `validation_split` is the share held out where no document is held out by name; the same `seed` holds out the
+    same."""
 
     max_length: int = 512
     chunk_size: int | None = None
@@ -46,12 +47,14 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class SourceDocument:
-    """A document with its text. `title` names its subject where it has no headings."""
+    """A document with its text. `title` names its subject where it has no headings; `is_held_out` if its examples
+    measure the training and are none of it."""
 
     id: str
     sha256: str
     title: str
     text: ExtractedText
+    is_held_out: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ def run_setup(
     tokenizer = load_tokenizer(model, settings.model_cache_dir)
     config = load_config(model, settings.model_cache_dir)
     style = format_of(config, tokenizer)
-    read = _read_documents(job, _documents(job, parameters), settings, storage, should_stop)
+    read = _read_documents(job, parameters, settings, storage, should_stop)
     if should_stop():
         return
-    require_some(read.sources, read.failed)
+    _check_read(read, parameters)
     options = options_of(parameters, config)
     job.log(f"Building the dataset from {len(read.sources)} documents for {model} ({style.value})")
     dataset = build(read.sources, tokenizer, style, options)
@@ -72,44 +72,61 @@ def _check_method(job: ClaimedJob, dataset: BuiltDataset, parameters: SetupParam
         job.log(lessons.note)
 
 
+def _check_read(read: ReadDocuments, parameters: SetupParameters) -> None:
+    """Raises `NoDocuments` if there is nothing to learn from, or nothing of what was to measure it."""
+    held_out = parameters.validation_document_ids or ()
+    failed = [one for one in read.failed if one["id"] not in held_out]
+    require_some([one for one in read.sources if not one.is_held_out], failed)
+    if held_out:
+        failed = [one for one in read.failed if one["id"] in held_out]
+        require_some([one for one in read.sources if one.is_held_out], failed)
+
+
 def options_of(parameters: SetupParameters, config: PretrainedConfig) -> DatasetOptions:
     """The part of the parameters that decides about the examples, none of which is longer than the model can read."""
     return DatasetOptions(
         max_length=longest_example(parameters.config.max_length, config),
         chunk_size=parameters.chunk_size,
         chunk_overlap=parameters.chunk_overlap,
-        validation_split=parameters.validation_split,
+        validation_split=0.0 if parameters.validation_document_ids else parameters.validation_split,
         seed=parameters.config.seed,
     )
 
 
 def _documents(job: ClaimedJob, parameters: SetupParameters) -> list[Document]:
     """The rows of the wanted documents, each once; raises `DocumentNotFound`."""
+    held_out = parameters.validation_document_ids or ()
     with job.database.read() as session:
         documents = DocumentRepository(session)
         wanted = parameters.document_ids
         ids = documents.all_ids(job.claim.project_id) if wanted is None else wanted
-        return [documents.get(job.claim.project_id, document_id) for document_id in dict.fromkeys(ids)]
+        return [documents.get(job.claim.project_id, one) for one in dict.fromkeys([*ids, *held_out])]
 
 
 def _read_documents(
-    job: ClaimedJob, documents: list[Document], settings: Settings, storage: Storage, should_stop: Callable[[], bool]
+    job: ClaimedJob,
+    parameters: SetupParameters,
+    settings: Settings,
+    storage: Storage,
+    should_stop: Callable[[], bool],
 ) -> ReadDocuments:
     """Extracts one document after the other; one that fails is marked and does not disturb the others."""
-    read = ReadDocuments([], [])
+    read, documents = ReadDocuments([], []), _documents(job, parameters)
     limits = ExtractionLimits(settings.extraction_timeout_seconds, settings.extraction_memory_bytes)
     for number, document in enumerate(documents):
         if should_stop():
             break
         job.report({"documents_done": number, "documents": len(documents)})
-        job.log(f"Validating training file: {document.filename}")
+        is_held_out = document.id in (parameters.validation_document_ids or ())
+        job.log(f"Validating {'validation' if is_held_out else 'training'} file: {document.filename}")
         try:
             text = _text_of(document, limits, storage)
         except DocumentError as error:
             read.failed.append(failure(document.id, document.filename, error))
             _mark_failed(job, document, error)
             continue
-        read.sources.append(SourceDocument(document.id, document.sha256, title_of(document.filename), text))
+        title = title_of(document.filename)
+        read.sources.append(SourceDocument(document.id, document.sha256, title, text, is_held_out))
         with job.database.write() as session:
             DocumentRepository(session).mark_extracted(document.id)
     else:
@@ -148,7 +165,10 @@ def _record(
     job: ClaimedJob, storage: Storage, dataset: BuiltDataset, dataset_id: str, model: str, read: ReadDocuments
 ) -> None:
     """Enters the dataset and ends the job at once. The files of an attempt that lost its claim are removed."""
-    statistics = asdict(dataset.statistics)
+    statistics: dict[str, Any] = asdict(dataset.statistics)
+    held_out = [one.id for one in read.sources if one.is_held_out]
+    if held_out:  # the lineage names them beside the others, and here what they were for
+        statistics["validation_document_ids"] = held_out
     row = Dataset(
         id=dataset_id,
         project_id=job.claim.project_id,

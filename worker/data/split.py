@@ -29,12 +29,21 @@ def split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[
 
     Whole documents are held out, chosen by a hash of seed and content. Where there is but one to choose, it is cut:
     its last examples are held out (it must have been chunked without overlap). Preference pairs are split apart from
-    the other examples, so that those who learn from nothing else have some to be measured on.
+    the other examples, so that those who learn from nothing else have some to be measured on. Where documents are
+    held out by name, it is these and no others.
     """
-    halves = [_split(of_kind(documents, kind), options) for kind in (Example, PreferencePair)]
+    if is_held_out_by_name(documents):
+        halves = [_as_named(documents)]
+    else:
+        halves = [_split(of_kind(documents, kind), options) for kind in (Example, PreferencePair)]
     seen: set[Key] = set()
     validation = unseen([item for _, held_out in halves for item in held_out], _key_of_item, seen)
     return unseen([item for train, _ in halves for item in train], _key_of_item, seen), validation
+
+
+def is_held_out_by_name(documents: Sequence[DocumentItems]) -> bool:
+    """Whether somebody said which documents to hold out."""
+    return any(one.document.is_held_out for one in documents)
 
 
 def of_kind(documents: Sequence[DocumentItems], kind: type[Learnable]) -> list[DocumentItems]:
@@ -85,6 +94,11 @@ def unseen(items: Iterable[T], key: Callable[[T], Key], seen: set[Key]) -> list[
             seen.add(key(item))
             kept.append(item)
     return kept
+
+
+def _as_named(documents: Sequence[DocumentItems]) -> tuple[list[Item], list[Item]]:
+    train = [item for one in documents if not one.document.is_held_out for item in one.items]
+    return train, [item for one in documents if one.document.is_held_out for item in one.items]
 
 
 def _split(documents: Sequence[DocumentItems], options: DatasetOptions) -> tuple[list[Item], list[Item]]:

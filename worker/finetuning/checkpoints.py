@@ -34,7 +34,8 @@ class Position:
     """How far a run has come. Data order, learning rate and dropout noise follow from `step` and the seed, so that
     no generator's state has to be kept; `epoch_loss` sums over the `epoch_tokens` of the present epoch, `recent_loss`
     over the `recent_tokens` since the last evaluation (with DPO, both count pairs); `closed_at` is the last epoch end
-    or evaluation step (0 included) whose evaluation, if any, is done."""
+    or evaluation step (0 included) whose evaluation, if any, is done; `step_loss` and `step_accuracy` are those of the
+    last step alone."""
 
     step: int = 0
     num_tokens: int = 0
@@ -44,6 +45,8 @@ class Position:
     epoch_tokens: int = 0
     recent_loss: float = 0.0
     recent_tokens: int = 0
+    step_loss: float | None = None
+    step_accuracy: float | None = None
     peak_memory_bytes: int = 0
     closed_at: int | None = None
     evaluations: tuple[EvaluationMetrics, ...] = ()

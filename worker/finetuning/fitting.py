@@ -20,7 +20,7 @@ from worker.base_models.formats import Learnable
 from worker.finetuning.batches import Split, fit
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
 from worker.finetuning.learner import Learner
-from worker.finetuning.loop import memory_errors, train
+from worker.finetuning.loop import Snapshot, memory_errors, train
 from worker.finetuning.memory import peak_bytes, return_freed_memory
 from worker.finetuning.preflight import heaviest, pass_lengths, preflight, size
 from worker.finetuning.reports import Metrics, Notice, Report, StepMetrics, TrainingOutcome, TrainingStarted
@@ -108,6 +108,7 @@ def train_within_memory(
     *,
     checkpoints: Checkpoints | None = None,
     report: Report = lambda metrics: None,
+    snapshot: Snapshot = lambda model, config, position: None,
     should_stop: Callable[[], bool] = lambda: False,
     available: int | None = None,
     num_notches: int = 0,
@@ -129,7 +130,7 @@ def train_within_memory(
                 run.prepare(num_notches)
                 remember(run.num_lowered)
                 run.rehearse(available, should_stop)
-                return run.train(checkpoints, should_stop)
+                return run.train(checkpoints, snapshot, should_stop)
         except OutOfMemory as error:
             if run.is_training and PartialState().num_processes > 1:
                 raise  # the other processes wait for this one's gradients, and cannot be told
@@ -183,7 +184,7 @@ class _Run:
         if has_fitted:
             self._report(Notice(_why_checkpointing(self._frugality, self._wanted)))
 
-    def train(self, checkpoints: Checkpoints | None, should_stop: Callable[[], bool]) -> Trained:
+    def train(self, checkpoints: Checkpoints | None, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Trained:
         """From the last checkpoint on, if there is one."""
         self.is_training = True
         outcome = train(
@@ -194,6 +195,7 @@ class _Run:
             split=self._frugality.split,
             checkpoints=checkpoints,
             report=self._watched,
+            snapshot=snapshot,
             should_stop=should_stop,
         )
         if self._frugality.is_checkpointing:

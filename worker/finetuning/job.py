@@ -15,13 +15,15 @@ from typing import Any
 import transformers
 from peft import PeftModel
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from transformers import PreTrainedTokenizerBase
 
-from shared.base_models import is_path
 from shared.claimed_job import ClaimedJob
 from shared.errors import DatasetError, DiskFull, InvalidRequest, SetupFailed, Superseded
 from shared.ids import new_id
+from shared.made_files import enter_made_file
 from shared.models import AdapterVersion, Dataset
+from shared.openai_training import PARAMETER, fine_tuned_name
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import JobRepository
@@ -33,13 +35,15 @@ from worker.base_models.loading import load_model, load_tokenizer
 from worker.data import dataset as datasets_on_disk
 from worker.data.methods import lessons_of
 from worker.finetuning.batches import fit
+from worker.finetuning.checkpoint_models import NUM_KEPT, CheckpointModels
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
 from worker.finetuning.fitting import Notches, train_within_memory
 from worker.finetuning.job_report import JobReport
-from worker.finetuning.loop import memory_errors
+from worker.finetuning.loop import Snapshot, memory_errors
 from worker.finetuning.lora import add_lora, frozen_dtype
 from worker.finetuning.publication import Lineage, metrics_of, stage, verify
 from worker.finetuning.reports import TrainingOutcome
+from worker.finetuning.result_file import FILENAME, ResultFile
 from worker.finetuning.trackers import check_trackers, tracking
 
 NUM_PROBE_TOKENS = 128  # of an example, to see that the published files answer as the trained model does
@@ -50,7 +54,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What the job's parameters stand for."""
+    """What the job's parameters stand for. Jobs of the OpenAI dialect get a result file, and their checkpoints can be
+    asked; so can those of others that want it."""
 
     adapter: str
     config: FineTuningConfig
@@ -58,6 +63,8 @@ class Work:
     prompt_format: str
     train_examples: list[Learnable]
     validation_examples: list[Learnable]
+    has_result_file: bool
+    publishes_checkpoints: bool
 
 
 def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
@@ -73,14 +80,16 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
     tokenizer = load_tokenizer(work.config.model_name, settings.model_cache_dir)
     folder, logs = storage.checkpoints(job.claim.job_id), storage.training_logs(job.claim.job_id)
     checkpoints = Checkpoints(folder, keep=work.config.num_checkpoints, identity=_identity(work))
+    num_models = NUM_KEPT + 2 if work.publishes_checkpoints else 1
     notches = Notches(folder, num_deaths=job.claim.num_memory_deaths)
 
     def load(config: FineTuningConfig) -> PeftModel:
         model = _load(config, settings)
-        check_disk(storage.root, needed_bytes(model, config))
+        check_disk(storage.root, needed_bytes(model, config, num_models))
         return model
 
-    with tracking(work.config, JobReport(job), run_name=job.claim.job_id, folder=logs) as report:
+    results = ResultFile(JobReport(job), folder / "metrics.csv") if work.has_result_file else None
+    with tracking(work.config, results or JobReport(job), run_name=job.claim.job_id, folder=logs) as report:
         trained = train_within_memory(
             load,
             work.train_examples,
@@ -88,6 +97,7 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
             work.config,
             checkpoints=checkpoints,
             report=report,
+            snapshot=_snapshot(job, storage, work, tokenizer),
             should_stop=should_stop,
             num_notches=notches.to_begin_with(),
             remember=notches.remember,
@@ -96,16 +106,17 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
         num_steps, total_steps = trained.outcome.num_steps, trained.outcome.total_steps
         log.info("job %s stopped at step %d of %d", job.claim.job_id, num_steps, total_steps)
         return
-    _publish(job, storage, replace(work, config=trained.config), trained.model, tokenizer, trained.outcome)
+    work = replace(work, config=trained.config)
+    _publish(job, storage, work, trained.model, tokenizer, trained.outcome, results)
     checkpoints.remove()
 
 
-def needed_bytes(model: PeftModel, config: FineTuningConfig) -> int:
+def needed_bytes(model: PeftModel, config: FineTuningConfig, num_models: int = 1) -> int:
     """Most disk space that the run takes: its checkpoints (weights, AdamW's two moments, and the best weights if they
-    are kept; one beside those that stay), and the adapter."""
+    are kept; one beside those that stay), and the models that it publishes."""
     num_parameters = sum(parameter.numel() for _, parameter in trainable(model))
     copies = 3 if config.early_stopping_patience is None else 4
-    return 4 * num_parameters * (copies * (config.num_checkpoints + 1) + 1) + SPARE_BYTES
+    return 4 * num_parameters * (copies * (config.num_checkpoints + 1) + num_models) + SPARE_BYTES
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -140,7 +151,17 @@ def _read(job: ClaimedJob, storage: Storage) -> Work:
     lessons = lessons_of(*datasets_on_disk.load(folder), config.method)
     if lessons.note:
         job.log(lessons.note)
-    return Work(adapter, config, dataset, _prompt_format(folder), lessons.train, lessons.validation)
+    is_openai = PARAMETER in parameters
+    return Work(
+        adapter=adapter,
+        config=config,
+        dataset=dataset,
+        prompt_format=_prompt_format(folder),
+        train_examples=lessons.train,
+        validation_examples=lessons.validation,
+        has_result_file=is_openai,
+        publishes_checkpoints=is_openai or bool(parameters.get("publish_checkpoints")),
+    )
 
 
 def _prompt_format(folder: Path) -> str:
@@ -166,6 +187,25 @@ def _identity(work: Work) -> str:
     return hashlib.sha256(described.encode()).hexdigest()
 
 
+def _snapshot(job: ClaimedJob, storage: Storage, work: Work, tokenizer: PreTrainedTokenizerBase) -> Snapshot:
+    """What is done with the model after each epoch."""
+    if not work.publishes_checkpoints:
+        return lambda model, config, position: None
+    return CheckpointModels(job, storage, tokenizer, work.adapter, _lineage(job, work, {})).publish
+
+
+def _lineage(job: ClaimedJob, work: Work, metrics: dict[str, Any]) -> Lineage:
+    return Lineage(
+        base_model=work.config.model_name,
+        prompt_format=work.prompt_format,
+        dataset_fingerprint=work.dataset.fingerprint,
+        config=work.config.model_dump(mode="json"),
+        metrics=metrics,
+        job_id=job.claim.job_id,
+        created_at=time.time(),
+    )
+
+
 def _publish(
     job: ClaimedJob,
     storage: Storage,
@@ -173,18 +213,11 @@ def _publish(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     outcome: TrainingOutcome,
+    results: ResultFile | None,
 ) -> None:
     """Stages, verifies, renames, and only then enters the version: a row never lacks its files."""
     version_id, staged = new_id("version-"), storage.stage()
-    lineage = Lineage(
-        base_model=work.config.model_name,
-        prompt_format=work.prompt_format,
-        dataset_fingerprint=work.dataset.fingerprint,
-        config=work.config.model_dump(mode="json"),
-        metrics=metrics_of(outcome),
-        job_id=job.claim.job_id,
-        created_at=time.time(),
-    )
+    lineage = _lineage(job, work, metrics_of(outcome))
     try:
         manifest = stage(model, tokenizer, staged, lineage)
         _verify(model, staged, work)
@@ -202,7 +235,7 @@ def _publish(
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
     )
     try:
-        _record(job, work.adapter, version)
+        _record(job, storage, work.adapter, version, results)
     except Superseded:
         # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
         # commit that did happen, so they keep it.)
@@ -216,27 +249,37 @@ def _verify(model: PeftModel, staged: Path, work: Work) -> None:
     verify(model, staged, probe)
 
 
-def _record(job: ClaimedJob, adapter: str, version: AdapterVersion) -> None:
-    """Enters the version and ends the job, in one transaction that names the attempt."""
+def _record(
+    job: ClaimedJob, storage: Storage, adapter: str, version: AdapterVersion, results: ResultFile | None
+) -> None:
+    """Enters the version and the result file and ends the job, in one transaction that names the attempt."""
     claim = job.claim
     with job.database.write() as session:
         jobs = JobRepository(session)
-        # First, for it takes the job's row and fails if the claim is lost.
-        model_id = model_id_of(version.base_model, claim.project_id, adapter, version.id)
+        model_id = str(fine_tuned_name(jobs.get(claim.project_id, claim.job_id)))
         data: dict[str, Any] = {"model_id": model_id, "version_id": version.id}
         created = f"New fine-tuned model created: {model_id}"
+        # Before all else, for it takes the job's row and fails if the claim is lost.
         jobs.add_event(claim, type="message", level="info", message=created, data=data)
         AdapterRepository(session).publish(claim.project_id, adapter, version)
         done = "The job has successfully completed"
         jobs.add_event(claim, type="message", level="info", message=done, data={"version": version.number})
         result = {"adapter": adapter, "version": version.number, "model_id": model_id, "metrics": version.metrics}
+        if results is not None:
+            result |= {"result_files": [_enter(session, storage, claim.project_id, results)]}
         jobs.succeed(claim, result)
 
 
-def model_id_of(base_model: str, project_id: str, adapter: str, version_id: str) -> str:
-    """`ft:<base>:<project>:<suffix>:<id>`; a local model is named by its folder, for paths are nobody's business."""
-    base = Path(base_model).name if is_path(base_model) else base_model
-    return f"ft:{base}:{project_id}:{adapter}:{version_id.removeprefix('version-')}"
+def _enter(session: Session, storage: Storage, project_id: str, results: ResultFile) -> str:
+    """The id of the result file, which is kept if the session is committed."""
+    staged, purpose = storage.stage(), "fine-tune-results"
+    try:
+        results.write(staged)
+        return enter_made_file(
+            session, storage, project_id=project_id, purpose=purpose, filename=FILENAME, staged=staged
+        ).id
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _quiet_libraries() -> None:

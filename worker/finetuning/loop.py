@@ -28,12 +28,15 @@ from worker.finetuning.watching import (
     is_evaluation_step,
     is_patience_over,
     is_save_due,
+    is_snapshot_due,
     overfitting,
     with_evaluation,
 )
 
 if TYPE_CHECKING:
     from shared.training_config import FineTuningConfig
+
+Snapshot = Callable[[PeftModel, "FineTuningConfig", Position], None]
 
 
 class _StopRequested(Exception):
@@ -64,6 +67,7 @@ def train(
     split: Split | None = None,
     checkpoints: Checkpoints | None = None,
     report: Report = lambda metrics: None,
+    snapshot: Snapshot = lambda model, config, position: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingOutcome:
     """Trains the model's LoRA layers in place, going on from the newest good checkpoint if there is one.
@@ -71,12 +75,14 @@ def train(
     Held-out examples are scored before the first step, after each epoch, and as often as the configuration says; with
     early stopping the model ends with the weights that scored best. When `should_stop()` turns true, the step under
     way is thrown away (resuming takes it again, the same way), a checkpoint is written, and the outcome says
-    `is_stopped`. Raises `NothingToLearn`, `InvalidRequest` (early stopping without held-out examples), `NonFiniteLoss`
-    (at the first such step or evaluation: the checkpoints stay those from before it), `OutOfMemory` and `DiskFull`.
+    `is_stopped`. After each epoch's evaluation, and the one that ends a training early, `snapshot` is shown the model;
+    after a crash it may be shown the same step again. Raises `NothingToLearn`, `InvalidRequest` (early stopping without
+    held-out examples), `NonFiniteLoss` (at the first such step or evaluation: the checkpoints stay those from before
+    it), `OutOfMemory` and `DiskFull`.
     """
     learner = Learner(model, config, split)
     with learner.running():
-        return _train(learner, train_examples, validation_examples, config, checkpoints, report, should_stop)
+        return _train(learner, train_examples, validation_examples, config, checkpoints, report, snapshot, should_stop)
 
 
 def _train(
@@ -86,6 +92,7 @@ def _train(
     config: FineTuningConfig,
     checkpoints: Checkpoints | None,
     report: Report,
+    snapshot: Snapshot,
     should_stop: Callable[[], bool],
 ) -> TrainingOutcome:
     examples, held_out = learner.learnable(train_examples), learner.learnable(validation_examples)
@@ -144,6 +151,8 @@ def _train(
                         report(notice)
                     if patience and best_of(position.evaluations) is position.evaluations[-1]:
                         best = as_best(learner.capture())
+                if is_snapshot_due(position, plan, patience) and learner.accelerator.is_main_process:
+                    snapshot(learner.model, config, position)
                 position = replace(position, closed_at=position.step, peak_memory_bytes=_peak(position, device))
                 save()
             elif is_save_due(config, seconds=time.monotonic() - saved_at, steps=position.step - saved_step):
@@ -196,6 +205,8 @@ def _advanced(position: Position, plan: Plan, learned: Learned, seconds: float, 
         epoch_tokens=(0 if is_new_epoch else position.epoch_tokens) + learned.weight,
         recent_loss=position.recent_loss + learned.loss_sum,
         recent_tokens=position.recent_tokens + learned.weight,
+        step_loss=learned.loss_sum / learned.weight,
+        step_accuracy=learned.accuracy,
         peak_memory_bytes=peak_memory_bytes,
     )
 

@@ -86,12 +86,17 @@ def stage(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, li
 def verify(model: PeftModel, folder: Path, probe: Learnable) -> None:
     """Raises `PublicationRefused`, saying why, unless the staged files are whole, hold finite weights for every
     adapted layer, load as PEFT loads them, and answer `probe` as the trained model does and unlike the base."""
+    verify_files(model, folder)
+    _check_outputs(model, folder, sequences(probe)[0])
+
+
+def verify_files(model: PeftModel, folder: Path) -> None:
+    """The part of `verify` that leaves the model alone."""
     try:
         check_files(folder)
     except AdapterBroken as error:
         raise _refused(f"its files are not what was written: {error.detail}") from error
     _check_weights(load_file(folder / WEIGHTS), saved_names(model))
-    _check_outputs(model, folder, sequences(probe)[0])
 
 
 def _check_weights(tensors: dict[str, Tensor], wanted: set[str]) -> None:

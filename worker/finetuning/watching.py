@@ -61,6 +61,12 @@ def is_patience_over(evaluations: Sequence[EvaluationMetrics], patience: int | N
     return patience is not None and best is not None and sum(one.step > best.step for one in evaluations) >= patience
 
 
+def is_snapshot_due(position: Position, plan: Plan, patience: int | None) -> bool:
+    """Whether the weights are of interest by themselves: at each epoch's end, and where training ends before one."""
+    is_end = plan.is_epoch_end(position.step) or is_patience_over(position.evaluations, patience)
+    return position.step > 0 and is_end
+
+
 def overfitting(evaluations: Sequence[EvaluationMetrics], patience: int | None) -> list[Notice]:
     """What to say after the last of the evaluations: something once in a run, at the first sign of over-fitting."""
     ends = [end for end in range(3, len(evaluations) + 1) if _is_overfitting(*evaluations[end - 3 : end])]

@@ -15,7 +15,7 @@ from worker.adapter_files import MANIFEST, check_files
 from worker.base_models.formats import PromptFormat
 from worker.base_models.loading import load_tokenizer
 from worker.batches.answering import answer_lines
-from worker.batches.lines import unanswered_lines
+from worker.batches.lines import parse_line, unanswered_lines
 from worker.batches.output import OutputFile, Result, Tally
 from worker.inference.choices import WrittenChoice
 from worker.inference.engine import Output
@@ -49,7 +49,8 @@ def answer_file(
     responders = {name: _responder(model, name, folder) for name, folder in (adapters or {}).items()}
     with OutputFile(output_path) as output:
         answerer = EngineAnswerer(model, responders, options or BatchOptions(), num_in_flight)
-        answer_lines(answerer, unanswered_lines(input_path, output.done), output, should_stop=should_stop)
+        lines = unanswered_lines(input_path, output.done)
+        answer_lines(answerer, lines, output, parse_line, should_stop=should_stop)
         return output.tally
 
 

@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import FinetunedError
+from shared.errors import FinetunedError, InvalidRequest
 from shared.messages import Question
-from worker.base_models.formats import Message, PromptFormat, encode_prompt
+from worker.base_models.formats import Message, PromptFormat, encode_prompt, encode_raw
 from worker.inference.models import LoadedModel, LoadedModels
 from worker.inference.registry import Registry, Responder
 from worker.inference.sequence import SamplingParameters, Sequence
@@ -59,8 +59,8 @@ def prepared_for(question: Question, responder: Responder, model: LoadedModel) -
     version = responder.version
     tokenizer = version.tokenizer if version else model.tokenizer
     style = version.prompt_format if version else model.prompt_format
-    turns = [Message(role=turn.role, content=turn.content) for turn in question.turns]
-    prompt = encode_prompt(style, tokenizer, turns)
+    prompt = prompt_of(question, style, tokenizer)
+    continued = prompt if question.prompt is not None and style is not PromptFormat.TEXT2TEXT else ()
     sequences = tuple(
         Sequence(
             id=f"{question.id}/{choice}",
@@ -68,7 +68,7 @@ def prepared_for(question: Question, responder: Responder, model: LoadedModel) -
             sampling=_parameters(question, choice),
             stop_tokens=model.stop_tokens | {int(tokenizer.eos_token_id)},
             adapter=version.files if version else None,
-            text=TextStream(tokenizer, question.sampling.stop),
+            text=TextStream(tokenizer, question.sampling.stop, continued),
             deadline=question.deadline,
             project_id=question.project_id,
             is_background=question.is_background,
@@ -79,6 +79,21 @@ def prepared_for(question: Question, responder: Responder, model: LoadedModel) -
         for choice in range(question.sampling.n)
     )
     return Prepared(responder, model, tokenizer, sequences)
+
+
+def prompt_of(question: Question, style: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens to continue. Raises `InvalidRequest` where the chat template does not take the conversation."""
+    if question.prompt is not None:
+        return encode_raw(style, tokenizer, question.prompt)
+    from jinja2.exceptions import TemplateError
+
+    turns = [Message(role=turn.role, content=turn.content) for turn in question.turns]
+    try:
+        return encode_prompt(style, tokenizer, turns)
+    except TemplateError as error:
+        raise InvalidRequest(
+            f"The model's chat template refuses this conversation: {error}.", param="messages"
+        ) from error
 
 
 def _parameters(question: Question, choice: int) -> SamplingParameters:

@@ -140,7 +140,7 @@ def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_q
         "queue_ms": answer.queue_ms,
         "first_token_ms": answer.first_token_ms,
         "token_ms": token_ms,
-        "query": _kept(question.turns[-1].content) if stores_queries and question.turns else None,
+        "query": _kept(question.text) if stores_queries and question.text is not None else None,
         "answer": _kept(answer.text) if stores_queries else None,
     }
 

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.database import Database
-from shared.errors import AdapterBroken, BaseModelError, DatabaseUnavailable, FinetunedError, NotFound
+from shared.errors import (
+    AdapterBroken,
+    BaseModelError,
+    DatabaseUnavailable,
+    FinetunedError,
+    ModelNotFound,
+    NotFound,
+)
 from shared.messages import Question
-from shared.models import AdapterVersion
+from shared.models import AdapterVersion, ModelCheckpoint
 from shared.repositories.adapters import AdapterRepository
+from shared.repositories.checkpoints import ModelCheckpointRepository
 from shared.storage import Storage
 from worker.adapter_files import check_files
 from worker.base_models.formats import PromptFormat
@@ -34,10 +42,11 @@ VERIFY_AGAIN_SECONDS = 5.0  # a broken version's files are not hashed for every 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """An adapter version whose files were verified, with the tokenizer and format that it was trained with."""
+    """An adapter version whose files were verified, with the tokenizer and format that it was trained with. `number`
+    None: no version, but a checkpoint of the training of one."""
 
     name: str
-    number: int
+    number: int | None
     files: AdapterFiles
     prompt_format: PromptFormat
     tokenizer: PreTrainedTokenizerBase
@@ -84,16 +93,21 @@ class Registry:
 
     def responder_for(self, question: Question) -> Responder:
         """Raises an error of the tree if the adapter cannot answer and the base model may not."""
-        if question.adapter is None:
-            return Responder(question.model)
-        self._remember(question.project_id, question.adapter)
         try:
-            return self._adapted(question.project_id, question.adapter, question.version)
+            return self._wanted(question)
         except (NotFound, AdapterBroken) as error:
             if not (question.fallback and self._allows_fallback):
                 raise
             reason = f"{error.detail} The base model '{question.model}' answered."
             return Responder(question.model, fallback_reason=reason)
+
+    def _wanted(self, question: Question) -> Responder:
+        if question.checkpoint is not None:
+            return self._checkpoint(question.project_id, question.checkpoint)
+        if question.adapter is None:
+            return Responder(question.model)
+        self._remember(question.project_id, question.adapter)
+        return self._adapted(question.project_id, question.adapter, question.version)
 
     def condemn(self, version_id: str, error: FinetunedError) -> None:
         """Takes a version out whose files are whole and which still does not load."""
@@ -130,6 +144,14 @@ class Registry:
                 raise
             return earlier
 
+    def _checkpoint(self, project_id: str, checkpoint_id: str) -> Responder:
+        with self._database.read() as session:
+            try:
+                row = ModelCheckpointRepository(session).get(project_id, checkpoint_id)
+            except NotFound as error:
+                raise ModelNotFound("This checkpoint is not kept any more; GET /v1/models lists what is.") from error
+        return Responder(row.base_model, self._opened(row, row.adapter))
+
     def _earlier(self, project_id: str, name: str, live: AdapterVersion, error: AdapterBroken) -> Responder | None:
         """The version that goes on in place of a broken live one."""
         with self._database.read() as session:
@@ -144,21 +166,21 @@ class Registry:
                 return Responder(row.base_model, self._opened(row, name), reason)
         return None
 
-    def _opened(self, row: AdapterVersion, name: str) -> ServedVersion:
+    def _opened(self, row: AdapterVersion | ModelCheckpoint, name: str) -> ServedVersion:
         with self._lock:
             self._refuse_failed(row.id)
             if row.id in self._open:
                 self._open.move_to_end(row.id)
                 return self._open[row.id]
         try:
-            version = self._verified(row, name)
+            version = self._verified(row.id, name, row.number if isinstance(row, AdapterVersion) else None)
         except AdapterBroken as error:
             with self._lock:
                 self._failed[row.id] = (self._clock() + VERIFY_AGAIN_SECONDS, error.detail)
-            if row.broken_reason is None:
+            if _broken_reason(row) is None:
                 self._mark(row.id, error)
             raise
-        if row.broken_reason is not None:  # it was a passing trouble (a volume that was away)
+        if _broken_reason(row) is not None:  # it was a passing trouble (a volume that was away)
             self._mark(row.id, None)
         with self._lock:
             self._failed.pop(row.id, None)
@@ -174,16 +196,16 @@ class Registry:
         if self._clock() < retry_at:
             raise AdapterBroken(detail)
 
-    def _verified(self, row: AdapterVersion, name: str) -> ServedVersion:
+    def _verified(self, version_id: str, name: str, number: int | None) -> ServedVersion:
         """Compares every hash, so it runs once a version as long as the version stays in memory."""
-        folder = self._storage.version(row.id)
+        folder = self._storage.version(version_id)
         manifest = check_files(folder)
         try:
             tokenizer = load_tokenizer(str(folder))
             prompt_format = PromptFormat(manifest.prompt_format)
         except (BaseModelError, ValueError) as error:
             raise AdapterBroken("The adapter's tokenizer or prompt format cannot be read; train again.") from error
-        return ServedVersion(name, row.number, AdapterFiles(row.id, folder), prompt_format, tokenizer)
+        return ServedVersion(name, number, AdapterFiles(version_id, folder), prompt_format, tokenizer)
 
     def _mark(self, version_id: str, error: FinetunedError | None) -> None:
         log.warning("version %s: %s", version_id, "can be served again" if error is None else error.detail)
@@ -192,3 +214,8 @@ class Registry:
                 AdapterRepository(session).mark_broken(version_id, None if error is None else error.detail)
         except DatabaseUnavailable:  # only the status misses it
             log.warning("version %s could not be marked", version_id)
+
+
+def _broken_reason(row: AdapterVersion | ModelCheckpoint) -> str | None:
+    """What was noted; of checkpoints nothing is."""
+    return row.broken_reason if isinstance(row, AdapterVersion) else None

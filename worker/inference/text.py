@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\ufffd"  # stands for bytes that are no whole character (yet)
+_NUM_NEIGHBOURS = 6  # tokens of a prompt that its continuation is decoded with
 
 
 class TextStream:
@@ -17,13 +18,17 @@ class TextStream:
 
     A piece is what a short window of tokens decodes to beyond what its beginning decodes to, since a token's
     text may depend on its neighbour (SentencePiece's leading space) and a character may span tokens (UTF-8).
+    A text that `continues` other tokens keeps its white space, as it belongs between the two.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), continues: Sequence[int] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._cut = StopCut(stop)
-        self._window: list[int] = []  # tokens from the last piece on
-        self._num_given = 0  # tokens at the window's beginning whose text is given out
+        self._window = list(continues[-_NUM_NEIGHBOURS:])  # tokens from the last piece on
+        self._num_given = len(self._window)  # tokens at the window's beginning whose text is given out
+        self._is_trimmed = not continues
         self._starts: list[int] = []  # characters before each token's own
         self._num_characters = 0  # that are certain
         self._num_passed = 0  # characters that no stop string can take back
@@ -69,6 +74,8 @@ class TextStream:
         return self._trimmed(piece)
 
     def _trimmed(self, piece: str) -> str:
+        if not self._is_trimmed:
+            return piece
         piece = self._space + piece
         if not self._has_begun:
             piece = piece.lstrip()

@@ -31,7 +31,11 @@ RUNNERS = {
     "setup": "worker.data.job:run_setup",
     "training": "worker.finetuning.job:run_training",
     "batch": "worker.batches.job:run_batch",
+    "import": "worker.registry.import_job:run_import",
+    "export": "worker.registry.export_job:run_export",
 }
+# Which kinds each worker works for; the first names it. Short work shares one worker, and never waits for a training.
+KINDS = {"setup": ("setup", "import", "export"), "training": ("training",), "batch": ("batch",)}
 Runner = Callable[[ClaimedJob, Settings, Storage, Callable[[], bool]], None]
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
@@ -12,6 +13,7 @@ from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from worker.jobs.supervisor import Supervisor
+from worker.registry.converter import find_converter
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ class Reconciler:
     def look_after_leases(self) -> None:
         """Beats, and frees the jobs of workers that were silent for longer than their lease."""
         with self._database.write() as session:
-            details = {"job": self._supervisor.current_job}
+            details: dict[str, Any] = {"job": self._supervisor.current_job}
+            if "export" in self._supervisor.others:  # so that the API can refuse at once what no worker can make
+                details["gguf"] = find_converter(self._settings) is not None
             WorkerRepository(session).beat(self._supervisor.owner, self._supervisor.kind, details)
             freed = JobRepository(session).take_over_expired(self._settings.max_crashes)
         for job_id in freed:

@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, Superseded
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Works for one kind of job. It imports no machine learning and stays small whatever its children do."""
+    """Works for one kind of job, which names it, and for `others`, each with its runner. It imports no machine learning
+    and stays small whatever its children do."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Supervisor:
         runner: str,
         processes: ForkServerContext,
         is_stopping: Callable[[], bool],
+        others: Mapping[str, str] = MappingProxyType({}),
         oom_kills: Callable[[], int | None] = oom_kills,
     ) -> None:
         self.kind = kind
@@ -47,6 +50,7 @@ class Supervisor:
         self._database = database
         self._doorbell = doorbell
         self.runner = runner
+        self.others = others
         self.processes = processes
         self.oom_kills = oom_kills
         self._is_stopping = is_stopping
@@ -74,12 +78,14 @@ class Supervisor:
 
     def _claim_next(self, waited_seconds: float) -> Claim | None:
         with self._database.write() as session:
-            return JobRepository(session).claim_next(self.kind, self.owner, self.settings.lease_seconds, waited_seconds)
+            kinds = (self.kind, *self.others)
+            return JobRepository(session).claim_next(kinds, self.owner, self.settings.lease_seconds, waited_seconds)
 
     def _run(self, claim: Claim) -> None:
         log.info("job %s: attempt %d starts", claim.job_id, claim.attempt)
         num_kills = self.oom_kills()
-        child = self.processes.Process(target=run_claimed, args=(claim, self.settings, self.runner), daemon=False)
+        runner = self.others.get(claim.kind, self.runner)
+        child = self.processes.Process(target=run_claimed, args=(claim, self.settings, runner), daemon=False)
         try:
             child.start()
         except (OSError, EOFError) as error:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from celery import signals
@@ -31,11 +32,12 @@ def run_job(job_id: str) -> None:
     _pool["supervisor"].work()
 
 
-def serve(kind: str, runner: str) -> None:
-    """Runs a worker for jobs of this kind until it is told to stop."""
+def serve(name: str, runners: Mapping[str, str]) -> None:
+    """Runs the worker of this name until it is told to stop; `runners` has the kinds of jobs that it works for."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app.conf.finetuned_kind, app.conf.finetuned_runner = kind, runner
-    options = ["--queues", kind, "--hostname", f"{kind}-{os.getpid()}@%h", "--concurrency", "1", "--pool", "prefork"]
+    app.conf.finetuned_kind, app.conf.finetuned_runners = name, dict(runners)
+    queues, hostname = ",".join(runners), f"{name}-{os.getpid()}@%h"
+    options = ["--queues", queues, "--hostname", hostname, "--concurrency", "1", "--pool", "prefork"]
     quiet = ["--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", *options, *quiet])
 
@@ -55,7 +57,7 @@ def _start_supervisor() -> None:
     # Celery's pool puts its own process object (a daemon, which may have no children) in the standard library's
     # place. We start children by the standard library; they die with the fork server, which dies with this process.
     multiprocessing.process._current_process = _standard_process  # type: ignore[attr-defined]
-    kind, runner, settings = app.conf.finetuned_kind, app.conf.finetuned_runner, get_settings()
+    kind, runners, settings = app.conf.finetuned_kind, app.conf.finetuned_runners, get_settings()
     database = Database(settings.resolved_database_url)
     owner = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     supervisor = Supervisor(
@@ -64,8 +66,9 @@ def _start_supervisor() -> None:
         settings=settings,
         database=database,
         doorbell=Doorbell(app),
-        runner=runner,
-        processes=forkserver_for(runner),
+        runner=runners[kind],
+        others={other: runner for other, runner in runners.items() if other != kind},
+        processes=forkserver_for(runners[kind]),  # what the rarer kinds import, they import themselves
         is_stopping=lambda: bool(_is_stopping.value),
     )
     _pool["supervisor"] = supervisor

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from shared.errors import CorruptDocument
-from worker.base_models.formats import Message, Preference
+from shared.training_lines import PAIRS, Message, Preference, exchange
 from worker.data.cleaning import decode, tidy_markup
-from worker.data.extractors.jsonl import PAIRS, exchange
 from worker.data.texts import ExtractedText, Section
 
 DELIMITERS = ",;\t|"

@@ -1,0 +1,1 @@
+"""Chat completions and completions of the OpenAI dialect."""

@@ -1,0 +1,106 @@
+"""From a request to the questions that an inference worker understands, and on their way."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.orm import Session
+
+from api.answers.asking import new_question
+from api.answers.dispatcher import Dispatcher, PendingAnswer
+from api.dependencies import AppServices, Project
+from api.services import Services
+from shared.base_models import check_allowed
+from shared.chat_requests import ChatRequest, CompletionRequest
+from shared.errors import FinetunedError, ModelNotAllowed, ModelNotFound, NoInferenceWorker
+from shared.messages import Question
+from shared.model_names import FineTunedName, parse_version
+from shared.repositories.model_names import ModelNameRepository, NamedModel
+from shared.repositories.workers import WorkerRepository
+from shared.settings import Settings
+
+
+# Two steps, so that a body is validated once for the endpoint and for its questions.
+async def _asked_chat(body: ChatRequest) -> ChatRequest:
+    return body
+
+
+async def _asked_completion(body: CompletionRequest) -> CompletionRequest:
+    return body
+
+
+AskedChat = Annotated[ChatRequest, Depends(_asked_chat)]
+AskedCompletion = Annotated[CompletionRequest, Depends(_asked_completion)]
+
+
+def _chat_question(asked: AskedChat, services: AppServices, project: Project) -> Question:
+    return new_question(
+        services,
+        project,
+        _addressee(services, project, asked.model, may_fall_back=asked.fallback),
+        asked.sampling(),
+        turns=asked.turns,
+        fallback=asked.fallback,
+        id_prefix="chatcmpl-",
+    )
+
+
+def _completion_questions(asked: AskedCompletion, services: AppServices, project: Project) -> list[Question]:
+    addressee = _addressee(services, project, asked.model, may_fall_back=asked.fallback)
+    return [
+        new_question(
+            services,
+            project,
+            addressee,
+            asked.sampling(),
+            prompt=prompt,
+            fallback=asked.fallback,
+            id_prefix="cmpl-",
+        )
+        for prompt in asked.prompts
+    ]
+
+
+ChatQuestion = Annotated[Question, Depends(_chat_question)]
+CompletionQuestions = Annotated[list[Question], Depends(_completion_questions)]
+
+
+async def ask_all(dispatcher: Dispatcher, questions: list[Question]) -> list[PendingAnswer]:
+    """Sends every question, or none: where one cannot be sent, those before it are aborted."""
+    sent: list[PendingAnswer] = []
+    try:
+        for question in questions:
+            sent.append(await dispatcher.ask(question))
+    except FinetunedError:
+        for pending in sent:
+            pending.close()
+        raise
+    return sent
+
+
+def _addressee(services: Services, project: str, name: str, *, may_fall_back: bool) -> NamedModel:
+    """Whom `name` means. The session ends here: waiting for the answer must hold no connection."""
+    settings = services.settings
+    with services.database.read() as session:
+        addressee = _named(session, settings, project, name, may_fall_back=may_fall_back)
+        if not WorkerRepository(session).is_any_alive("inference"):
+            raise NoInferenceWorker()
+    return addressee
+
+
+def _named(session: Session, settings: Settings, project: str, name: str, *, may_fall_back: bool) -> NamedModel:
+    allowed = (*settings.allowed_models, settings.base_model)
+    try:
+        return ModelNameRepository(session, allowed).resolve(project, name)
+    except ModelNotFound:
+        if not may_fall_back:
+            raise
+    # The worker finds no such adapter either, and says why the base model answers.
+    adapter, version = parse_version(name) or (name, None)
+    fine_tuned = FineTunedName.parse(name)
+    with suppress(ModelNotAllowed):
+        if fine_tuned is not None:
+            return NamedModel(check_allowed(fine_tuned.base_model, allowed), adapter)
+    return NamedModel(settings.base_model, adapter, version)

@@ -1,0 +1,1 @@
+"""Files as the OpenAI dialect shows them: the other face of documents."""

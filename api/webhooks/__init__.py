@@ -1,0 +1,1 @@
+"""Webhooks: who is told of the end of jobs, and telling them."""

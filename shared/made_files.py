@@ -1,0 +1,40 @@
+"""Files that a job made, entered beside the uploaded ones: a batch's answers, a training's metrics."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from shared.document_kinds import kind_of
+from shared.ids import new_id
+from shared.models import Document
+from shared.repositories.documents import DocumentRepository
+from shared.storage import Storage, disk_errors, fsync_path, sha256_of
+
+
+def enter_made_file(
+    session: Session, storage: Storage, *, project_id: str, purpose: str, filename: str, staged: Path
+) -> Document:
+    """Moves the whole, closed file `staged` to its place and adds its row; the caller commits.
+
+    `purpose` is `batch_output` or `fine-tune-results`; the ending of `filename` says which kind it is (jsonl, csv).
+    `staged` lies on the data folder's file system (`storage.stage()`). Raises `DiskFull`.
+    """
+    document = DocumentRepository(session).add(
+        Document(
+            id=new_id("file-"),
+            project_id=project_id,
+            filename=filename,
+            kind=kind_of(filename),
+            size_bytes=staged.stat().st_size,
+            sha256=sha256_of(staged),
+            purpose=purpose,
+        )
+    )
+    with disk_errors():
+        fsync_path(staged)
+        os.rename(staged, storage.document(document.id))
+        fsync_path(storage.root / "documents")
+    return document

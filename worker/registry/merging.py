@@ -1,0 +1,38 @@
+"""Merging: a base model whose own weights hold what an adapter adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from worker.base_models.loading import load_config, load_model, load_tokenizer
+from worker.finetuning.checkpoints import writing
+from worker.finetuning.loop import memory_errors
+from worker.finetuning.lora import quiet_peft
+
+
+@memory_errors()
+def save_merged(base_model: str, adapter: Path, folder: Path, cache_dir: Path | None) -> None:
+    """Writes model and tokenizer as `from_pretrained` takes them. Merged in fp32, kept in the base's own precision."""
+    kept_as = getattr(load_config(base_model, cache_dir), "dtype", None) or torch.float32
+    base = load_model(base_model, cache_dir=cache_dir, dtype=torch.float32)
+    with quiet_peft():
+        merged: Any = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    merged.to(dtype=kept_as)
+    merged.config._name_or_path = ""  # our folder of the base model is nobody's business
+    _mend_generation_config(merged)
+    with writing():
+        merged.save_pretrained(str(folder))
+        load_tokenizer(str(adapter)).save_pretrained(folder)
+
+
+def _mend_generation_config(model: Any) -> None:
+    """Some models on the hub (LLaMA-2) name a temperature and no sampling, which newer versions refuse to save."""
+    generation = model.generation_config
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True

@@ -1,0 +1,1 @@
+"""Keeps the index of the documents' chunks: it follows uploads and deletions by itself."""
