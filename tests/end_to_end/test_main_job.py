@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -293,12 +294,7 @@ def test_a_killed_trainer_is_started_again_and_the_job_succeeds(stack: RunningSt
 
 def test_a_worker_that_is_restarted_finds_its_adapters_again(stack: RunningStack) -> None:
     train(stack, "gpt2", "restarted")
-    workers = [
-        process
-        for process in psutil.Process(stack.process.pid).children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[-1:] == ["worker.inference"]
-    ]
-    for worker in workers:
+    for worker in _running(stack, "worker.inference"):
         worker.kill()
     deadline = time.monotonic() + 60
     while True:
@@ -333,3 +329,13 @@ def test_the_stack_was_ready_in_time_and_lists_its_parts(stack: RunningStack) ->
     assert ready["ready"] is True
     status = stack.get("/fine-tuning/status")
     assert (status["training_workers"], status["inference_workers"]) == (1, 1)
+
+
+def _running(stack: RunningStack, module: str) -> list[psutil.Process]:
+    """The stack's processes whose command ends in `module`. Others (a document's reader) may end at any moment."""
+    found = []
+    for process in psutil.Process(stack.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[-1:] == [module]:
+                found.append(process)
+    return found
