@@ -321,7 +321,7 @@ def _name(chosen: Namespace) -> str:
 
 
 def _has_int8(chosen: Namespace) -> bool:
-    return "int8" in chosen.weights or any("int8" in name for name in chosen.contenders)
+    return "int8" in chosen.weights or any("int8" in name for name in chosen.contenders or ())
 
 
 def _say(line: str) -> None:

@@ -23,7 +23,7 @@ def extract_csv(path: Path) -> ExtractedText:
     text = decode(path.read_bytes())
     first_line = text.lstrip().split("\n", 1)[0]
     delimiter = max(DELIMITERS, key=first_line.count)
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # the process's own: never lower than it was
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = _columns(reader)
