@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,16 +45,7 @@ class SearchAnswer(BaseModel):
 
 
 def source_of(hit: Hit) -> Source:
-    return Source(
-        document_id=hit.document_id,
-        filename=hit.filename,
-        heading=hit.heading,
-        page=hit.page,
-        chunk=hit.chunk,
-        text=hit.text,
-        score=hit.score,
-        relevance=hit.relevance,
-    )
+    return Source(**asdict(hit))
 
 
 def search_answer(found: Found) -> SearchAnswer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.database import Database
-from shared.errors import AdapterNotFound, VersionInUse
+from shared.errors import AdapterNotFound, VersionInUse, VersionNotFound
 from shared.ids import new_id
 from shared.models import AdapterVersion
 from shared.repositories.adapters import AdapterRepository
@@ -51,6 +51,8 @@ def test_a_version_that_nobody_names_is_deleted(database: Database) -> None:
     with database.write() as session:
         JobRepository(session).create("default", "setup", {"adapter": "handbook", "version": 1})
     delete(database, 1)
+    with database.read() as session, pytest.raises(VersionNotFound):
+        AdapterRepository(session).resolve("default", "handbook", 1)
 
 
 def test_an_adapter_with_a_live_version_is_deleted_by_force_alone(database: Database) -> None:

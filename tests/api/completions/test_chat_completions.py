@@ -128,13 +128,14 @@ def test_messages_become_turns(api: openai.OpenAI, station: Station) -> None:
 
 
 def test_what_has_no_effect_is_accepted(api: openai.OpenAI, station: Station) -> None:
-    with working(station):
+    with working(station) as worker:
         api.chat.completions.create(
             model="demo", messages=HELLO, user="ada", metadata={"a": "b"}, store=True, service_tier="auto",
             response_format={"type": "text"}, modalities=["text"], tools=[], tool_choice="none", logit_bias={},
             parallel_tool_calls=True, reasoning_effort="low", verbosity="low", safety_identifier="x",
             prompt_cache_key="y", stop=None, seed=None, max_tokens=None,
         )  # fmt: skip
+    assert worker.questions[0].sampling == Sampling(max_new_tokens=1024, temperature=1.0)
 
 
 @pytest.mark.parametrize(
