@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo up test check bench compose-test
+.PHONY: setup demo up test check bench faults compose-test
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -33,6 +33,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+faults: setup
+	$(BIN)/python -m tests.faults
 
 compose-test: setup
 	$(BIN)/python deploy/compose_test.py

@@ -1,0 +1,105 @@
+"""The processes under test: started, killed, frozen, woken, and started again, by their ids."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+
+class Process:
+    """One process with all that it starts. Its output is appended to `log`."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.argv = list(argv)
+        self.environment = dict(environment)
+        self.log = log
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._family: dict[int, psutil.Process] = {}
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None, "it was never started"
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self) -> Process:
+        """Starts it, or starts it again."""
+        assert not self.is_running, "it still runs"
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.argv,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a signal for the tests is not one for what they test
+            )
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """What it has started and what that has started, as far as it lives; the process itself is not among them."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self._family.update({one.pid: one for one in found})
+        return [one for one in found if one.is_running()]
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal for this process alone."""
+        if self.is_running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """`kill -9`, and nothing else: what it has started must end by itself."""
+        self.family()
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def freeze(self, *, with_family: bool = True) -> list[psutil.Process]:
+        """SIGSTOP; returns what was frozen, for `wake`."""
+        frozen = [psutil.Process(self.pid), *(self.family() if with_family else [])]
+        for one in frozen:
+            _send(one, signal.SIGSTOP)
+        return frozen
+
+    @staticmethod
+    def wake(frozen: Sequence[psutil.Process]) -> None:
+        for one in frozen:
+            _send(one, signal.SIGCONT)
+
+    def terminate(self, timeout_seconds: float = 60.0) -> int:
+        """SIGTERM, as `docker stop` sends it; the exit code."""
+        self.family()
+        self.send(signal.SIGTERM)
+        return self.wait(timeout_seconds)
+
+    def wait(self, timeout_seconds: float = 60.0) -> int:
+        assert self._popen is not None
+        return self._popen.wait(timeout_seconds)
+
+    def close(self) -> None:
+        """Leaves nothing of it behind."""
+        if self._popen is None:
+            return
+        family = [*self.family(), *self._family.values()]
+        self.send(signal.SIGKILL)
+        self._popen.wait()
+        for one in family:
+            if one.is_running():
+                _send(one, signal.SIGKILL)
+        psutil.wait_procs(family, timeout=10)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
