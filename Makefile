@@ -35,7 +35,8 @@ bench: setup
 	$(BIN)/python -m bench
 
 faults: setup
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults --results bench/results/faults.jsonl
+	$(BIN)/python -m tests.readme
 
 compose-test: setup
 	$(BIN)/python deploy/compose_test.py

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-import uvicorn
-
+from api.access_log import keep_queries_out
+from api.address import address_to_bind
+from api.draining import serve
 from api.main import create_app
 from shared.settings import get_settings
 
-_STOP_SECONDS = 5  # open event streams would keep the process alive for as long as their jobs run
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    keep_queries_out()
     settings = get_settings()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, timeout_graceful_shutdown=_STOP_SECONDS)
+    serve(create_app(settings), address_to_bind(settings), settings.port)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import BackgroundTasks, Depends
+from fastapi import Depends
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,10 @@ from api.dependencies import AppServices
 from api.idempotency import Once, Resendable
 from api.services import Services
 from api.transactions import write_once
+from shared.errors import JobQueueFull
 from shared.models import Job
+from shared.repositories.callers import act_for
+from shared.repositories.keys import KeyRepository
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -32,7 +35,6 @@ class JobCreation:
     """One POST that creates jobs."""
 
     services: Services
-    background: BackgroundTasks
     resendable: Resendable
 
     @property
@@ -43,13 +45,15 @@ class JobCreation:
         self, request: BaseModel, answer_type: type[Answer], create: Callable[[Session], Created[Answer]]
     ) -> Answer:
         """The answer of `create`, or the first answer if the request's key was used before. The doorbell is rung
-        after the commit and after the answer; if Redis is away, the workers find the job by themselves."""
+        after the commit, on the side; if Redis is away, the workers find the job by themselves."""
         sent = request.model_dump(mode="json", exclude_unset=True)
 
         def work(session: Session) -> Answer | Created[Answer]:
             first = self.resendable.first_answer(session, sent, answer_type)
             if first is not None:
                 return first
+            act_for(session, self.resendable.caller.key_id)
+            self._check_queue(session)
             created = create(session)
             self.resendable.remember(session, sent, created.answer)
             return created
@@ -57,12 +61,20 @@ class JobCreation:
         made = write_once(self.services.database, work)
         if not isinstance(made, Created):
             return made
-        self.background.add_task(self.services.bell.ring, made.job.kind, made.job.id)
+        self.services.bell.ring(made.job.kind, made.job.id)
         return made.answer
 
+    def _check_queue(self, session: Session) -> None:
+        caller = self.resendable.caller
+        most = caller.limits.max_queued_jobs
+        if most is None:
+            most = self.services.settings.max_queued_jobs
+        if most and KeyRepository(session).num_queued_jobs(caller.project, caller.key_id, most) >= most:
+            raise JobQueueFull()
 
-async def _creation(services: AppServices, background: BackgroundTasks, resendable: Once) -> JobCreation:
-    return JobCreation(services, background, resendable)
+
+async def _creation(services: AppServices, resendable: Once) -> JobCreation:
+    return JobCreation(services, resendable)
 
 
 Creation = Annotated[JobCreation, Depends(_creation)]

@@ -1,4 +1,4 @@
-"""What endpoints ask for: the services, the project, and a session of the right kind."""
+"""What endpoints ask for: the services, who asks and for which project, and a session of the right kind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
+from api.access import authorize
+from api.keys.ring import Caller
 from api.services import Services
-from shared.models import DEFAULT_PROJECT
 
 
 # `async` spares a thread: FastAPI runs plain functions in one.
@@ -20,8 +21,11 @@ async def _services(request: Request) -> Services:
 AppServices = Annotated[Services, Depends(_services)]
 
 
-async def _project() -> str:
-    return DEFAULT_PROJECT
+AppCaller = Annotated[Caller, Depends(authorize)]
+
+
+async def _project(caller: AppCaller) -> str:
+    return caller.project
 
 
 Project = Annotated[str, Depends(_project)]

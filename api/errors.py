@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -15,13 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from api.safe_headers import safe_headers
 from shared.errors import FinetunedError, IllegalTransition, InvalidRequest
 
 log = logging.getLogger(__name__)
 
 _MOST_COMPLAINTS = 3
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
-_RETRY_SECONDS = (1, 4)  # drawn by chance, so that refused clients do not come back all at once
+# Drawn by chance, so that refused clients do not come back all at once.
+_RETRY_SECONDS = (1, 4)
+_RETRY_JITTER = (0.8, 1.2)
+_MOST_RETRY_SECONDS = 60
+_MAY_PASS = (429, 503, 504)
 _BAD_REQUESTS = (413, 415, 422)  # OpenAI says 400 to all of them
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _USELESS_TO_RETRY = (409, 501, 507)  # OpenAI's clients send these again unless they are told not to
@@ -32,6 +38,16 @@ class ErrorAnswer(BaseModel):
 
     error: str
     detail: str
+
+
+class StreamError(ErrorAnswer):
+    """The error that ends a stream: without a status, it says itself whether the same request may do better."""
+
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: FinetunedError) -> StreamError:
+        return cls(error=error.code, detail=error.detail, retryable=error.status in _MAY_PASS)
 
 
 class OpenAIError(BaseModel):
@@ -83,6 +99,8 @@ def error_response(
     response = JSONResponse(content, status)
     if status in (429, 503):
         response.headers["Retry-After"] = str(random.randint(*_RETRY_SECONDS))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if _is_openai(path) and status in _USELESS_TO_RETRY:
         response.headers["x-should-retry"] = "false"
     response.headers.update(headers or {})
@@ -109,7 +127,10 @@ def _openai_status(status: int, code: str) -> int:
 
 async def _expected(request: Request, error: Exception) -> Response:
     known = error if isinstance(error, FinetunedError) else FinetunedError()
-    return error_response(request.url.path, known.status, known.code, known.detail, known.param)
+    headers = {}
+    if known.retry_after_seconds is not None:
+        headers["Retry-After"] = str(_jittered(known.retry_after_seconds))
+    return error_response(request.url.path, known.status, known.code, known.detail, known.param, headers)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -133,7 +154,14 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("request %s failed: %s %s", request_id, request.method, request.url.path, exc_info=error)
     response = await _expected(request, FinetunedError())
     response.headers["x-request-id"] = request_id  # this answer passes no middleware
+    response.headers.update(safe_headers(request.url.path))
     return response
+
+
+def _jittered(seconds: float) -> int:
+    """About so many seconds; the fraction is the chance of one more."""
+    drawn = math.floor(seconds * random.uniform(*_RETRY_JITTER) + random.random())
+    return min(max(drawn, 1), _MOST_RETRY_SECONDS)
 
 
 def _code_of(status: int) -> str:

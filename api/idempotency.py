@@ -11,7 +11,8 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.dependencies import Project
+from api.dependencies import AppCaller
+from api.keys.ring import Caller
 from shared.repositories.idempotency import IdempotencyRepository
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -21,9 +22,13 @@ Answer = TypeVar("Answer", bound=BaseModel)
 class Resendable:
     """One such POST; `key` None if the client will not send it again."""
 
-    project: str
+    caller: Caller
     path: str
     key: str | None
+
+    @property
+    def project(self) -> str:
+        return self.caller.project
 
     def first_answer(self, session: Session, sent: dict[str, Any], answer_type: type[Answer]) -> Answer | None:
         """The answer that was remembered; raises `IdempotencyKeyReused` if something else was sent then."""
@@ -45,13 +50,13 @@ class Resendable:
 
 async def _resendable(
     request: Request,
-    project: Project,
+    caller: AppCaller,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="A retry with the same key and body gets the first answer."),
     ] = None,
 ) -> Resendable:
-    return Resendable(project, request.url.path, idempotency_key)
+    return Resendable(caller, request.url.path, idempotency_key)
 
 
 Once = Annotated[Resendable, Depends(_resendable)]

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from api.access import SCOPES, authorize
 from api.adapters.endpoints import router as adapters
 from api.answers.endpoints import router as answers
 from api.answers.records import router as answer_records
@@ -21,8 +22,11 @@ from api.fine_tuning.endpoints import router as fine_tuning
 from api.fine_tuning_jobs.endpoints import router as fine_tuning_jobs
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.keys.endpoints import router as keys
+from api.maintenance.endpoints import router as maintenance
 from api.metrics.endpoints import router as metrics
-from api.middleware import BodyLimit, RequestId, SameSite
+from api.metrics.requests import CountRequests, RequestMeasures
+from api.middleware import BodyLimit, RequestId, SafeHeaders, SameSite
 from api.models.endpoints import router as models
 from api.openai_batches.endpoints import router as openai_batches
 from api.openai_models.endpoints import router as openai_models
@@ -56,7 +60,9 @@ ROUTERS = (
     openai_models,
     completions,
     webhooks,
+    keys,
     health,
+    maintenance,
     metrics,
 )
 _LARGEST_BODY = 1024 * 1024  # of anything but an upload
@@ -73,7 +79,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="finetuned", version=version("finetuned"), lifespan=lifespan)
+    app = FastAPI(
+        title="finetuned",
+        version=version("finetuned"),
+        lifespan=lifespan,
+        dependencies=[Depends(authorize)],
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.scopes = dict(SCOPES)
     for router in ROUTERS:
         app.include_router(router, responses=error_responses(router.prefix))
     add_error_handlers(app)
@@ -82,8 +96,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     largest = {"/documents": upload, "/v1/files": one_file, "/v1/uploads/*/parts": one_file}
     largest["/fine-tuning/adapters/*/import"] = settings.max_import_bytes + _MULTIPART_OVERHEAD
     app.add_middleware(BodyLimit, default=_LARGEST_BODY, by_path=largest)
-    if settings.requests_per_minute:
-        app.add_middleware(RateLimit, requests_per_minute=settings.requests_per_minute)
+    app.add_middleware(RateLimit, requests_per_minute=settings.requests_per_minute)
     app.add_middleware(SameSite, allowed_hosts={*settings.allowed_hosts, settings.host})
-    app.add_middleware(RequestId)  # added last, so outermost: errors of the others carry the id too
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(RequestId)  # outside of these: errors of the others carry the id too
+    app.state.request_measures = RequestMeasures()
+    app.add_middleware(CountRequests, measures=app.state.request_measures)  # added last, so outermost
     return app

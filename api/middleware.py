@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
+from api.safe_headers import safe_headers
 from shared.ids import new_id
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -35,10 +36,28 @@ class RequestId:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+class SafeHeaders:
+    """Puts on every answer what keeps browsers from misusing it. Nothing allows another site's pages to read it: CORS
+    is off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(safe_headers(scope["path"]))
+            await send(message)
+
+        await self.app(scope, receive, send_safely)
 
 
 class SameSite:
@@ -83,6 +102,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
+            scope["state"]["received_bytes"] = received  # what `api/upload_limits.py` counts
             if received > limit:
                 raise HTTPException(413, _sentence(limit).removesuffix("."))
             return message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import bearer_of
 from api.errors import error_response
+from api.keys.ring import KeyRing
 from api.services import Services
-from shared.errors import RateLimited
+from shared.api_keys import hash_of
+from shared.errors import DatabaseUnavailable, RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,10 @@ class RateLimit:
         if scope["type"] != "http" or scope["path"] in _EXEMPT:
             return await self.app(scope, receive, send)
         services = cast(Services, scope["app"].state.services)
-        allowance = await take(services.redis, caller_of(scope), self.requests_per_minute)
+        caller, requests_per_minute = await self._bucket_of(scope, services.keys)
+        if not requests_per_minute:
+            return await self.app(scope, receive, send)
+        allowance = await take(services.redis, caller, requests_per_minute)
         if allowance is None:
             return await self.app(scope, receive, send)
         if not allowance.is_allowed:
@@ -93,6 +98,20 @@ class RateLimit:
 
         await self.app(scope, receive, send_with_allowance)
 
+    async def _bucket_of(self, scope: Scope, keys: KeyRing) -> tuple[str, int]:
+        """Whose requests these are, and how many a minute he may send. Once there are keys, one that nobody has counts
+        for nothing: else everybody could make up another for every request."""
+        try:
+            known = await keys.caller(bearer_of(Headers(scope=scope)))
+        except DatabaseUnavailable:  # the endpoint will say so
+            known = None
+        if known is None:
+            return _address_of(scope), self.requests_per_minute
+        if known.key_id is None:
+            return caller_of(scope), self.requests_per_minute
+        own = known.limits.requests_per_minute
+        return f"key:{known.key_id}", self.requests_per_minute if own is None else own
+
 
 async def take(redis: Redis, caller: str, requests_per_minute: int) -> Allowance | None:
     """Takes one request from the caller's bucket; None if Redis does not answer."""
@@ -107,10 +126,12 @@ async def take(redis: Redis, caller: str, requests_per_minute: int) -> Allowance
 
 
 def caller_of(scope: Scope) -> str:
-    """Who asks: the key's hash (the key itself is nobody's business), else the address."""
-    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return "key:" + hashlib.sha256(key.strip().encode()).hexdigest()[:32]
+    """Who asks where there are no keys: the hash of what is shown as one, else the address."""
+    secret = bearer_of(Headers(scope=scope))
+    return _address_of(scope) if secret is None else "key:" + hash_of(secret)[:32]
+
+
+def _address_of(scope: Scope) -> str:
     return "address:" + (scope["client"][0] if scope.get("client") else "unknown")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from api.answers.dispatcher import Dispatcher
+from api.keys.ring import KeyRing
+from api.ringer import Ringer
 from shared.database import Database
 from shared.queue import Doorbell, celery_app
 from shared.settings import Settings
@@ -27,9 +30,11 @@ class Services:
     settings: Settings
     database: Database
     storage: Storage
-    bell: Doorbell
+    bell: Ringer
     redis: Redis
     dispatcher: Dispatcher
+    keys: KeyRing
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # what would go on for hours ends now
 
 
 @asynccontextmanager
@@ -38,11 +43,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     database = Database(settings.resolved_database_url)
     redis = connect_redis(settings.resolved_redis_url)
     dispatcher = Dispatcher(redis, max_queued=settings.max_queued_questions)
-    storage = Storage(settings.data_dir)
+    storage, keys = Storage(settings.data_dir), KeyRing(database)
     try:
-        async with dispatcher.reading():
-            yield Services(settings, database, storage, Doorbell(celery_app(settings)), redis, dispatcher)
+        ringer = Ringer(Doorbell(celery_app(settings)))
+        with ringer.running():
+            async with dispatcher.reading():
+                yield Services(settings, database, storage, ringer, redis, dispatcher, keys)
     finally:
+        await keys.close()
         await redis.aclose()
         database.close()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not hold events back
@@ -19,5 +20,21 @@ def sse_event(name: str, data: BaseModel | dict[str, Any], event_id: int | None 
     return format_sse_event(event=name, data_str=text, id=None if event_id is None else str(event_id))
 
 
-def sse_response(events: AsyncIterator[bytes]) -> EventSourceResponse:
-    return EventSourceResponse(events, headers=_HEADERS)
+class _ClosingResponse(EventSourceResponse):
+    """Calls `on_close` at its end, also when the client has left before the first event was asked for: a generator
+    that never began has no end of its own."""
+
+    def __init__(self, events: AsyncIterator[bytes], on_close: Callable[[], None]) -> None:
+        super().__init__(events, headers=_HEADERS)
+        self._on_close = on_close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_close()
+
+
+def sse_response(events: AsyncIterator[bytes], on_close: Callable[[], None] = lambda: None) -> EventSourceResponse:
+    """`on_close` is called once nobody reads any more, however that comes."""
+    return _ClosingResponse(events, on_close)

@@ -105,17 +105,22 @@ def main(options: Sequence[str] = ()) -> None:
 
 def measure(chosen: Namespace) -> Results:
     """All parts, on one stack as `finetuned up` starts it, one after the other."""
-    results = Results()
     with tempfile.TemporaryDirectory(prefix="finetuned-bench-") as folder:
         local = LocalStack(Settings(data_dir=Path(folder) / "data", port=0, base_model="demo"), OFFLINE, _say)
         with local as stack:
             stack.start()
             stack.wait_ready()
-            publish_adapters(local.settings, [*ADAPTERS, *[SWAPPED] * NUM_VERSIONS])
-            if not chosen.quick:
-                settle()
-            with closing(Asker(local.client.url)) as asker:
-                _measure_parts(asker, local.client, chosen, results)
+            return measure_on(local.settings, local.client, chosen)
+
+
+def measure_on(settings: Settings, client: Client, chosen: Namespace) -> Results:
+    """The same on a stack that is ready: the one over these settings' data, at this client's address."""
+    results = Results()
+    publish_adapters(settings, [*ADAPTERS, *[SWAPPED] * NUM_VERSIONS])
+    if not chosen.quick:
+        settle()
+    with closing(Asker(client.url)) as asker:
+        _measure_parts(asker, client, chosen, results)
     return results
 
 

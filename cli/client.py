@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _ANSWER_SECONDS = 600.0  # a question may wait for a model that is being loaded; the service has its own limit
+_EXAMINATION_SECONDS = 3600.0  # every byte may have to be read
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -30,12 +31,16 @@ class ServerEvent:
 
 
 class Client:
-    """Calls the API at `url`. Safe to use from several threads."""
+    """Calls the API at `url`, with an API key or without. Safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise CommandError("FINETUNED_API_KEY is no API key; `finetuned keys create` shows one.")
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         is_local = urlsplit(url).hostname in _LOOPBACK
-        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_local)  # no proxy to ourselves
+        # No proxy to ourselves.
+        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_local, headers=headers)
 
     def close(self) -> None:
         self._http.close()
@@ -138,10 +143,29 @@ class Client:
                     raise RequestRefused(str(event.data.get("detail", "The answer broke off.")))
                 yield event
 
+    # Keys
+
+    def create_key(self, wanted: Json) -> Json:
+        """The new key with its `secret`, which is shown this once."""
+        return self._call("POST", "/keys", json=wanted)
+
+    def keys(self) -> list[Json]:
+        return self._list("/keys", None)
+
+    def revoke_key(self, key_id: str) -> Json:
+        return self._call("DELETE", f"/keys/{_segment(key_id)}")
+
     # The installation
 
     def status(self) -> Json:
         return self._call("GET", "/fine-tuning/status")
+
+    def doctor(self, *, is_fixing: bool, is_deep: bool) -> Json:
+        """What does not match, and with `is_fixing` what became of it."""
+        path, wait = "/maintenance/doctor", _EXAMINATION_SECONDS
+        if is_fixing:
+            return self._call("POST", path, json={"fix": True, "deep": is_deep}, timeout=wait)
+        return self._call("GET", path, params={"deep": is_deep}, timeout=wait)
 
     def readiness(self) -> Json:
         """What is ready, part by part; whether or not the whole is."""

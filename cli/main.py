@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import adapters, answers, demo, documents, jobs, registry, stack, training
+from cli.commands import adapters, answers, demo, doctor, documents, jobs, keys, registry, stack, training
 from cli.output import note
 from shared.errors import FinetunedError
 
@@ -26,7 +26,7 @@ class SentenceGroup(TyperGroup):
 app = typer.Typer(
     cls=SentenceGroup,
     help="Fine-tune a language model on your own documents, on your own machines. FINETUNED_URL names the service "
-    "to talk to; the default is the local stack that `finetuned up` starts.",
+    "to talk to, FINETUNED_API_KEY its key; the default is the local stack that `finetuned up` starts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,4 +47,6 @@ app.command("promote")(adapters.promote)
 app.command("rollback")(adapters.rollback)
 app.command("import")(registry.import_adapter)
 app.command("export")(registry.export)
+app.add_typer(keys.app, name="keys")
 app.command("status")(stack.status)
+app.command("doctor")(doctor.doctor)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from cli.errors import CommandError
@@ -16,11 +16,17 @@ Read = TypeVar("Read", bound=BaseSettings)
 
 
 class ClientSettings(BaseSettings):
-    """`FINETUNED_URL`, from the environment or `.env`."""
+    """`FINETUNED_URL` and `FINETUNED_API_KEY`, from the environment or `.env`."""
 
     model_config = SettingsConfigDict(env_prefix="FINETUNED_", env_file=".env", extra="ignore", frozen=True)
 
     url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://", description="Address of the API.")
+    api_key: SecretStr | None = Field(None, description="The key that is sent with every request; it is never shown.")
+
+    @property
+    def secret(self) -> str | None:
+        """The key in clear, for the header."""
+        return None if self.api_key is None else self.api_key.get_secret_value() or None
 
 
 def client_settings() -> ClientSettings:

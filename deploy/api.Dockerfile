@@ -20,10 +20,11 @@ RUN python -m pip --python /opt/venv/bin/python install --only-binary :all: --fi
     --constraint /build/pins.txt --requirement /build/packages.txt
 
 FROM python:3.11-slim-bookworm
-# A new volume takes the owner of the folder that it is mounted on. /queue is Redis's: its image knows no such user.
+# A new volume takes the owner of the folder that it is mounted on. /queue is
+# Redis's, /metrics Prometheus's: their images know no such user.
 RUN groupadd --gid 10001 finetuned \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin finetuned \
-    && install --directory --owner 10001 --group 10001 /data /models /queue
+    && install --directory --owner 10001 --group 10001 /data /models /queue /metrics
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app HOME=/tmp
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 
 from shared.errors import DatabaseUnavailable
@@ -43,7 +45,7 @@ class Database:
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self.engine = _create_engine(url)
-        self._writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._writer = self.engine.execution_options(sqlite_begin=_BEGIN_WRITE)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -61,6 +63,10 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+
+_BEGIN_WRITE = "BEGIN IMMEDIATE"
+_SQLITE_WAIT_SECONDS = 30.0
+_HAS_TURN = "has_turn"  # in a connection's info
 
 # Postgres errors that pass: connection, resources, intervention (restart), rolled back (deadlock); a lock that was not
 # given in time, and a transaction that its own process left idle.
@@ -111,9 +117,11 @@ def _create_engine(url: str) -> Engine:
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "handle_error", _name_network_errors)
         return engine
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": _SQLITE_WAIT_SECONDS, "check_same_thread": False})
+    turns = _WriteTurns()
     event.listen(engine, "connect", _configure_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", turns.begin)
+    event.listen(engine, "checkin", turns.end)
     return engine
 
 
@@ -124,5 +132,22 @@ def _configure_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+class _WriteTurns:
+    """Lets the threads of this process write one after the other. SQLite itself would have them sleep up to 100 ms
+    between looks at its lock, and whoever comes in between gets it; other processes are still waited for so."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def begin(self, connection: Connection) -> None:
+        statement = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+        if statement == _BEGIN_WRITE:
+            if not self._turn.acquire(timeout=_SQLITE_WAIT_SECONDS):
+                raise DatabaseUnavailable()
+            connection.info[_HAS_TURN] = True
+        connection.exec_driver_sql(statement)
+
+    def end(self, connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        """The connection is back in the pool: its transaction has ended, in whichever way."""
+        if entry.info.pop(_HAS_TURN, False):
+            self._turn.release()

@@ -10,7 +10,10 @@ FinetunedError                       500 internal_error
 │   ├── AdapterNotFound              404 adapter_not_found
 │   ├── VersionNotFound              404 version_not_found
 │   ├── ModelNotFound                404 model_not_found
-│   └── AnswerNotFound               404 answer_not_found
+│   ├── AnswerNotFound               404 answer_not_found
+│   └── KeyNotFound                  404 key_not_found
+├── InvalidApiKey                    401 invalid_api_key
+├── InsufficientScope                403 insufficient_scope
 ├── IllegalTransition                409 illegal_transition
 ├── VersionInUse                     409 version_in_use
 ├── DocumentError                    422 document_error
@@ -51,12 +54,16 @@ FinetunedError                       500 internal_error
 │   ├── DatabaseUnavailable          503 database_unavailable
 │   ├── BrokerUnavailable            503 broker_unavailable
 │   ├── NoInferenceWorker            503 no_inference_worker
+│   ├── WorkerLost                   503 worker_lost
+│   ├── Stopping                     503 stopping
 │   ├── IndexUnavailable             503 index_unavailable
 │   ├── EndpointUnavailable          503 endpoint_unavailable
 │   └── AnswerTimeout                504 answer_timeout
 ├── NothingIndexed                   422 nothing_indexed
 ├── BatchExpired                     504 batch_expired
 ├── QueueFull                        429 queue_full
+│   └── JobQueueFull                 429 job_queue_full
+├── UploadLimitReached               429 upload_limit_reached
 ├── RateLimited                      429 rate_limit_exceeded
 └── Superseded                       409 superseded      (internal: another attempt owns the job)
 """
@@ -70,6 +77,7 @@ class FinetunedError(Exception):
     code = "internal_error"
     status = 500
     cure = "Something went wrong on our side; try again, and look at the server's log if it stays."
+    retry_after_seconds: float | None = None  # when trying again is likely to help, where that is known
 
     def __init__(self, detail: str | None = None, *, param: str | None = None) -> None:
         self.detail = detail or self.cure
@@ -132,6 +140,21 @@ class ModelNotFound(NotFound):
 class AnswerNotFound(NotFound):
     code = "answer_not_found"
     cure = "No such answer, or it is not kept any more; GET /fine-tuning/answers lists them."
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+    cure = "No such key; GET /keys lists them."
+
+
+class InvalidApiKey(FinetunedError):
+    code, status = "invalid_api_key", 401
+    cure = "Incorrect API key provided: it is not known here, or was revoked."
+
+
+class InsufficientScope(FinetunedError):
+    code, status = "insufficient_scope", 403
+    cure = "This API key may not do that; use one with the scope that it takes."
 
 
 class IllegalTransition(FinetunedError):
@@ -341,6 +364,16 @@ class NoInferenceWorker(Unavailable):
     cure = "No inference worker is running; start one and ask again."
 
 
+class WorkerLost(Unavailable):
+    code = "worker_lost"
+    cure = "The worker stopped in the middle of the answer; ask again."
+
+
+class Stopping(Unavailable):
+    code = "stopping"
+    cure = "The service is being stopped before the answer is complete; ask again in a moment."
+
+
 class IndexUnavailable(Unavailable):
     code = "index_unavailable"
     cure = "The index of the documents cannot be read; look at the retrieval worker's log, and try again in a moment."
@@ -368,7 +401,25 @@ class BatchExpired(FinetunedError):
 
 class QueueFull(FinetunedError):
     code, status = "queue_full", 429
-    cure = "Too many questions are waiting; try again in a moment."
+    cure = "Too many questions are waiting; wait as long as Retry-After says."
+
+    def __init__(
+        self, detail: str | None = None, *, param: str | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(detail, param=param)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class JobQueueFull(QueueFull):
+    code = "job_queue_full"
+    cure = "Too many of your jobs are queued; wait until some have begun, or cancel some."
+    retry_after_seconds = 15.0
+
+
+class UploadLimitReached(FinetunedError):
+    code, status = "upload_limit_reached", 429
+    cure = "No more bytes can be taken from you today; go on when an hour has passed, or later."
+    retry_after_seconds = 3600.0
 
 
 class RateLimited(FinetunedError):

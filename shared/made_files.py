@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -11,7 +10,7 @@ from shared.document_kinds import kind_of
 from shared.ids import new_id
 from shared.models import Document
 from shared.repositories.documents import DocumentRepository
-from shared.storage import Storage, disk_errors, fsync_path, sha256_of
+from shared.storage import Storage, disk_errors, publish_file, sha256_of
 
 
 def enter_made_file(
@@ -34,7 +33,5 @@ def enter_made_file(
         )
     )
     with disk_errors():
-        fsync_path(staged)
-        os.rename(staged, storage.document(document.id))
-        fsync_path(storage.root / "documents")
+        publish_file(staged, storage.document(document.id))
     return document

@@ -47,15 +47,20 @@ class Document(Base):
     status: Mapped[str] = mapped_column(String(16), default="uploaded")
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
+    api_key_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column(server_default=now())
     deleted_at: Mapped[float | None]
 
 
 class Job(Base):
-    """One row of work. Only `repositories/jobs.py` changes its status."""
+    """One row of work. Only `repositories/jobs.py` changes its status. `api_key_id`: the key that created it, if one
+    did."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_ready", "status", "kind", "priority", "created_at"),)
+    __table_args__ = (
+        Index("ix_jobs_ready", "status", "kind", "priority", "created_at"),
+        Index("ix_jobs_of_key", "project_id", "api_key_id", "status"),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(String(64), index=True)
@@ -73,6 +78,7 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(2000))
+    api_key_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column(server_default=now())
     queued_at: Mapped[float] = mapped_column(server_default=now())
     started_at: Mapped[float | None]
@@ -285,6 +291,39 @@ class Worker(Base):
     kind: Mapped[str] = mapped_column(String(16))
     heartbeat_at: Mapped[float] = mapped_column(server_default=now())
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class ApiKey(Base):
+    """What opens one project over HTTP: its hash, and never the secret itself. `prefix` is what lists show of that.
+
+    Of the limits None means the installation's, and 0 none. Revoked keys stay, for what names them.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(128))
+    prefix: Mapped[str] = mapped_column(String(16))
+    secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[Any]]
+    requests_per_minute: Mapped[int | None]
+    upload_bytes_per_day: Mapped[int | None]
+    max_queued_jobs: Mapped[int | None]
+    created_at: Mapped[float] = mapped_column(server_default=now())
+    last_used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None] = mapped_column(index=True)
+
+
+class ReceivedBytes(Base):
+    """What was uploaded in one hour (counted from 1970) by a key, or (``) without one: whatever became of it."""
+
+    __tablename__ = "received_bytes"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    api_key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    num_bytes: Mapped[int]
 
 
 class IdempotencyKey(Base):

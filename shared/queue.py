@@ -6,15 +6,19 @@ The job is its row. A message may be lost, late or doubled: workers also look in
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from shared.settings import Settings
 
 RUN_JOB = "finetuned.run_job"  # the task's name, so that the API need not import the worker
+ENOUGH_MESSAGES = 100  # waiting ones of a kind; a woken worker works until nothing is due, so more would wake nobody
 _PUBLISH_TIMEOUT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,8 @@ def celery_app(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_publish_retry=False,
+        # By default Celery kills a new pool process that is not up in 4 seconds, and on a busy machine the next, too.
+        worker_proc_alive_timeout=60.0,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # Celery 6 will default to True
@@ -51,10 +57,12 @@ def celery_app(settings: Settings) -> Celery:
 
 
 class Doorbell:
-    """Sends the wake-up message of a job to the workers of its kind."""
+    """Sends the wake-up messages of jobs to the workers of their kind, over a connection that it keeps."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._turn = threading.Lock()
+        self._connection: Connection | None = None
         self._publisher = app.connection_for_write(
             transport_options={
                 "socket_timeout": _PUBLISH_TIMEOUT_SECONDS,
@@ -63,14 +71,26 @@ class Doorbell:
             }
         )
 
-    def ring(self, kind: str, job_id: str) -> bool:
-        """Whether the message was sent. Never raises for a broker that is away: the reconciler rings later."""
-        options: dict[str, Any] = {"queue": kind, "ignore_result": True}
+    def ring(self, kind: str, *job_ids: str) -> bool:
+        """Whether there are messages enough now; where nobody takes any, they do not pile up. Never raises for a
+        broker that is away: the workers look into the table by themselves."""
+        with self._turn:
+            if self._connection is not None and self._has_sent(self._connection, kind, job_ids):
+                return True
+            # There is none yet, or the kept one has died with a server that is back by now.
+            self._connection = self._publisher.clone()
+            return self._has_sent(self._connection, kind, job_ids)
+
+    def _has_sent(self, connection: Connection, kind: str, job_ids: Sequence[str]) -> bool:
         try:
-            with self._publisher.clone() as connection:
-                self.app.send_task(RUN_JOB, args=[job_id], connection=connection, **options)
+            channel: Any = connection.default_channel  # its type says less than it can
+            num_waiting = channel.queue_declare(kind).message_count
+            for job_id in job_ids[: max(0, ENOUGH_MESSAGES - num_waiting)]:
+                self.app.send_task(RUN_JOB, args=[job_id], connection=connection, queue=kind, ignore_result=True)
         except (KombuError, RedisError, OSError) as error:
-            log.warning("could not ring for job %s: %s", job_id, type(error).__name__)
+            log.warning("could not ring for %d jobs, first %s: %s", len(job_ids), job_ids[0], type(error).__name__)
+            connection.release()
+            self._connection = None
             return False
         return True
 

@@ -30,6 +30,16 @@ class Settings(BaseSettings):
         description="redis:// or unix:// URL; default: the embedded server's socket in the data folder.",
     )
     model_cache_dir: Path | None = Field(None, description="Cache of base models; default: Hugging Face's own.")
+    min_free_bytes: int = Field(
+        512 * 1024**2, ge=0, description="Disk space that uploads and jobs leave free in the data folder."
+    )
+    leftover_hours: float = Field(24.0, ge=0, description="Files that nothing knows are left alone for so long.")
+    checkpoint_retention_days: float = Field(
+        7.0, ge=0, description="How long the checkpoints of failed and cancelled trainings are kept."
+    )
+    keep_versions: int = Field(
+        0, ge=0, description="Newest versions of an adapter that are kept beside the live one; 0: all."
+    )
 
     # Base models
     base_model: str = Field("microsoft/DialoGPT-medium", description="The model that is used when none is named.")
@@ -46,6 +56,9 @@ class Settings(BaseSettings):
     # The HTTP service
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, description="Port the API listens on.")
+    allow_keyless: bool = Field(
+        False, description="Whether the API serves other machines before there is a key: its port is guarded otherwise."
+    )
     allowed_hosts: tuple[str, ...] = Field(
         ("localhost", "127.0.0.1", "::1"),
         description="Host names by which browsers and proxies may reach the API, as JSON; * allows any.",
@@ -56,6 +69,12 @@ class Settings(BaseSettings):
     max_files_per_upload: int = Field(100, description="Most files in one POST /documents.")
     max_queued_questions: int = Field(256, description="Waiting questions beyond which new ones get 429.")
     requests_per_minute: int = Field(0, ge=0, description="Requests a minute by API key, else by address; 0: no limit.")
+    upload_bytes_per_day: int = Field(
+        0, ge=0, description="Bytes that an API key may upload in 24 hours, all together without keys; 0: no limit."
+    )
+    max_queued_jobs: int = Field(
+        1000, ge=0, description="Most queued jobs of an API key, or of all without keys; more get 429; 0: no limit."
+    )
     answer_timeout_seconds: float = Field(120.0, description="A question without an answer by then ends in 504.")
     webhook_allow_private: bool = Field(
         False, description="Whether webhooks may be sent to private, loopback and link-local addresses."
@@ -64,7 +83,7 @@ class Settings(BaseSettings):
     # Jobs
     lease_seconds: float = Field(60.0, description="A job whose worker was silent for so long is taken over.")
     heartbeat_seconds: float = Field(1.0, description="How often a worker renews its lease and looks for cancel.")
-    reconcile_seconds: float = Field(2.0, description="How often a worker looks for lost messages and expired leases.")
+    reconcile_seconds: float = Field(1.0, description="How often a worker looks for lost messages and expired leases.")
     stall_timeout_seconds: float = Field(1800.0, description="A job without progress for so long is stopped.")
     stop_timeout_seconds: float = Field(60.0, description="How long a trainer may take to write its last checkpoint.")
     max_crashes: int = Field(3, description="A job whose worker died so often is failed.")
@@ -75,7 +94,7 @@ class Settings(BaseSettings):
     )
 
     # Documents to text
-    extraction_timeout_seconds: float = Field(20.0, description="Most time to extract one document's text.")
+    extraction_timeout_seconds: float = Field(10.0, description="Most time to extract one document's text.")
     extraction_memory_bytes: int = Field(768 * 1024 * 1024, description="Most memory to extract one document.")
 
     # Inference

@@ -13,6 +13,10 @@ from pathlib import Path
 from shared.errors import DiskFull
 from shared.ids import new_id
 
+SUMS = "SHA256SUMS"  # of a sealed folder's files, as the program `sha256sum` writes and checks them
+# No space, no quota, and a limit on a file's size: where a file cannot grow, the cure is the same.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 _FOLDERS = ("documents", "texts", "datasets", "checkpoints", "adapters", "imports", "exports", "uploads", "staging")
 
 
@@ -22,7 +26,7 @@ class Storage:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         for folder in _FOLDERS:
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+            make_folder(self.root / folder)
 
     def document(self, document_id: str) -> Path:
         """The uploaded bytes of a document."""
@@ -71,24 +75,62 @@ class Storage:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turns 'no space left' and 'quota exceeded' into `DiskFull`."""
+    """Turns 'no space left', 'quota exceeded' and 'file too large' into `DiskFull`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise DiskFull() from error
         raise
 
 
+@disk_errors()
 def publish_folder(staged: Path, final: Path) -> None:
     """Moves a complete folder to its final place, so that a crash leaves all of it there or nothing.
 
-    Every file and folder is fsynced first; `final` must not exist; both lie on one file system.
+    Every file and folder is fsynced first; `final` must not exist; both lie on one file system. Raises `DiskFull`.
     """
     for path in [*staged.rglob("*"), staged]:
         fsync_path(path)
     os.rename(staged, final)
     fsync_path(final.parent)
+
+
+@disk_errors()
+def publish_file(staged: Path, final: Path) -> None:
+    """Moves a whole, closed file to its final place, in one step and for good; what was there is replaced. Both lie on
+    one file system. Raises `DiskFull`."""
+    fsync_path(staged)
+    os.replace(staged, final)
+    fsync_path(final.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it with its parents, unless it is there; each new one's entry survives a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_path(folder.parent)
+
+
+def seal(folder: Path) -> None:
+    """Writes down what a complete folder holds, for `is_sealed`."""
+    (folder / SUMS).write_text(_sums(folder))
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the folder holds, byte for byte, what it held when it was sealed, and nothing else. The sums themselves
+    follow from the other files, so that no byte of them can change unseen either."""
+    try:
+        return (folder / SUMS).read_bytes() == _sums(folder).encode()
+    except OSError:
+        return False
+
+
+def _sums(folder: Path) -> str:
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return "".join(f"{sha256_of(paths[name])}  {name}\n" for name in sorted(paths) if name != SUMS)
 
 
 def fsync_path(path: Path) -> None:

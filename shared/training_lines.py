@@ -52,6 +52,8 @@ class _Names:
 
 
 _DIALECTS = (_Names("input", "preferred_output", "non_preferred_output"), _Names("prompt", "chosen", "rejected"))
+_ANSWERS = frozenset(name for names in _DIALECTS for name in names.answers)
+_OF_CONVERSATIONS = frozenset(("messages", *(name for pair in PAIRS for name in pair)))
 
 
 def check_training_lines(path: Path) -> None:
@@ -164,6 +166,8 @@ class TrainingLines:
 def _compares(record: Mapping[str, Any]) -> bool:
     """Whether the line is a preference. One of the two answers tells, unless the line is complete without them: then
     both must be there."""
+    if _ANSWERS.isdisjoint(record):  # nearly every line; a file may have a million
+        return False
     enough = all if _is_complete(record) else any
     return any(enough(name in record for name in names.answers) for names in _DIALECTS)
 
@@ -174,7 +178,7 @@ def _is_complete(record: Mapping[str, Any]) -> bool:
 
 
 def _is_conversation(record: Mapping[str, Any]) -> bool:
-    return "messages" in record or any(name in record for pair in PAIRS for name in pair)
+    return not _OF_CONVERSATIONS.isdisjoint(record)
 
 
 def _pair_of(record: Mapping[str, Any], number: int) -> tuple[str, str]:

@@ -6,14 +6,29 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from xdist.scheduler import LoadFileScheduling
 
 from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.postgres import PostgresServer
+
+
+class ByFileOrStack(LoadFileScheduling):
+    """Gives each process whole files, and all that share the started stack to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Read by xdist."""
+    return ByFileOrStack(config, log)
 
 
 @pytest.fixture(scope="session")

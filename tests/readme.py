@@ -1,13 +1,15 @@
-"""`python -m tests.readme`: writes the README's tree and settings anew from the code; a test sees when they are old."""
+"""`python -m tests.readme`: writes the README's tree, settings and faults anew; a test sees when they are old."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from shared.settings import Settings
+from tests.faults.registry import GOALS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -20,6 +22,8 @@ OTHERS = {
     "Makefile": "The commands",
 }
 COLUMN = 30
+FAULTS = ROOT / "bench" / "results" / "faults.jsonl"
+COLUMNS = ("goal", "database", "seed", "n", "violations", "seconds")
 
 
 def tree() -> str:
@@ -39,9 +43,23 @@ def settings() -> str:
     return "\n".join(rows)
 
 
+def faults() -> str:
+    """A table of what `make faults` found the last time."""
+    rows = ["| goal | promise | tried | broken | seconds | measured |", "| --- | --- | --- | --- | --- | --- |"]
+    for line in FAULTS.read_text(encoding="utf-8").splitlines() if FAULTS.exists() else []:
+        found = json.loads(line)
+        goal, database, seed, n, violations, seconds = (found.pop(name) for name in COLUMNS)
+        measured = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
+        promise = GOALS[goal].promise.removesuffix(".")
+        rows.append(
+            f"| `{goal}` | {promise} | {n}, {database}, seed {seed} | {violations} | {seconds:.0f} | {measured} |"
+        )
+    return "\n".join(rows)
+
+
 def renewed(text: str) -> str:
-    """The README's text with both parts as they are now."""
-    for name, part in (("tree", tree()), ("settings", settings())):
+    """The README's text with these parts as they are now."""
+    for name, part in (("tree", tree()), ("settings", settings()), ("faults", faults())):
         marked = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
         text = re.sub(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _, new=marked: new, text, flags=re.DOTALL)
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from shared.storage import sha256_of
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+_NO_SUM = "0" * 64
 # Formats that cannot carry code; weights come as safetensors only.
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 
@@ -30,7 +32,8 @@ class Manifest(BaseModel):
     """`manifest.json`: every other file of the folder, and where the weights come from.
 
     `base_revision` is the hub's commit, None for a local model; `dataset_fingerprint` is None for an imported adapter;
-    `created_at` is in Unix seconds.
+    `created_at` is in Unix seconds. `version_id` says under which id it was published, None for what never was;
+    `manifest_sha256` is the manifest's own sum.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -45,9 +48,23 @@ class Manifest(BaseModel):
     metrics: dict[str, Any]
     job_id: str | None
     created_at: float
+    version_id: str | None = None
+    manifest_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True, indent=2)
+        """Ends with the text's own SHA-256, for which the sum's digits count as zeros."""
+        text = self.model_copy(update={"manifest_sha256": _NO_SUM}).model_dump_json(by_alias=True, indent=2)
+        head, _, tail = text.rpartition(_NO_SUM)
+        return head + hashlib.sha256(text.encode()).hexdigest() + tail
+
+    def is_whole(self, text: bytes) -> bool:
+        """Whether not a byte of `text`, out of which this was read, is another than `to_json` gave. Manifests of the
+        first versions have no sum of their own, and no damage makes one of these out of one that has."""
+        if self.manifest_sha256 is None:
+            return b'"manifest_sha256"' not in text
+        head, found, tail = text.rpartition(self.manifest_sha256.encode())
+        unsealed = head + _NO_SUM.encode() + tail
+        return bool(found) and hashlib.sha256(unsealed).hexdigest() == self.manifest_sha256
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:
@@ -58,13 +75,19 @@ def list_files(folder: Path) -> dict[str, FileEntry]:
     }
 
 
-def check_files(folder: Path) -> Manifest:
-    """The folder's manifest, after every size and hash was compared; raises `AdapterBroken` with what is wrong."""
+def check_files(folder: Path, version_id: str | None = None) -> Manifest:
+    """The folder's manifest, after every size and hash was compared, its own among them; raises `AdapterBroken` with
+    what is wrong. `version_id`: as what it must have been published, if it says so."""
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        text = (folder / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(text)
         present = _present(folder)
     except (OSError, ValidationError) as error:
         raise AdapterBroken("The adapter's manifest is missing or cannot be read; train again.") from error
+    if not manifest.is_whole(text):
+        raise AdapterBroken("The adapter's manifest is damaged; promote another version or train again.")
+    if version_id is not None and manifest.version_id not in (None, version_id):
+        raise AdapterBroken("The adapter's files are those of another version; promote another version.")
     for name in sorted({WEIGHTS, ADAPTER_CONFIG} - manifest.files.keys()):
         raise AdapterBroken(f"The adapter's manifest does not name {name}; train again.")
     for name in sorted(present.keys() ^ manifest.files.keys()):

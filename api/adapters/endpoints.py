@@ -28,6 +28,7 @@ from api.adapters.schemas import (
 from api.creation import Creation
 from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.pagination import Listing, Paging, listing
+from api.upload_limits import LimitedUpload
 from shared.models import Adapter, AdapterVersion
 from shared.repositories.adapters import AdapterRepository
 
@@ -66,7 +67,7 @@ def roll_back(
     return _detail(session, AdapterRepository(session).rollback(project, name, request.reason, request.actor))
 
 
-@router.post("/{name}/import", status_code=202, openapi_extra=IMPORT_BODY)
+@router.post("/{name}/import", status_code=202, openapi_extra=IMPORT_BODY, dependencies=[LimitedUpload])
 def import_version(
     creation: Creation, received: Annotated[ReceivedImport, Depends(received_import, scope="function")]
 ) -> ImportAnswer:

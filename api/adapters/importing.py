@@ -17,6 +17,7 @@ from api.dependencies import AppServices, Id
 from api.documents.form import FormShape, StagedFile, received_form
 from api.validation import validated
 from shared.base_models import check_allowed
+from shared.disk import DiskRoom
 from shared.errors import ImportRefused
 from shared.registry_parameters import (
     ADAPTER_CONFIG,
@@ -50,7 +51,7 @@ async def received_import(name: Id, request: Request, services: AppServices) -> 
         max_files=len(IMPORTED_FILES),
         text_fields=frozenset(("model", "promote")),
     )
-    async with received_form(request, shape) as form:
+    async with received_form(request, shape, DiskRoom.of(settings)) as form:
         _check(form.files)
         files = [{"filename": one.filename, "size_bytes": one.size_bytes, "sha256": one.sha256} for one in form.files]
         parameters = validated(ImportParameters, {"adapter": name, "files": files, **form.texts})

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.answers.dispatcher import PendingAnswer
 from api.answers.schemas import QueryAnswer, Token, query_answer
-from api.errors import ErrorAnswer
+from api.errors import StreamError
 from api.sse import sse_event
 from shared.errors import FinetunedError, Unavailable
 from shared.messages import Answer, Choice, TokenChunk
@@ -71,6 +71,7 @@ async def pieces_of(pending: PendingAnswer) -> AsyncGenerator[Token | Ending, No
     while isinstance(reply := await pending.next(), TokenChunk):
         token = sent[reply.choice].extended_by(reply)
         if token.text or token.logprobs:
+            pending.has_begun = True
             yield token
     rest = tuple(one.rest_of(choice) for one, choice in zip(sent, reply.all_choices, strict=True))
     yield Ending(reply, rest)
@@ -86,7 +87,7 @@ async def _events(pending: PendingAnswer, pieces: AsyncIterator[Token | Ending])
             else:
                 yield sse_event("answer", query_answer(pending.question, piece.answer))
     except FinetunedError as error:  # the status has left already
-        yield sse_event("error", ErrorAnswer(error=error.code, detail=error.detail))
+        yield sse_event("error", StreamError.of(error))
     finally:
         pending.close()
 

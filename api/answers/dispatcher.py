@@ -12,10 +12,19 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.errors import AnswerTimeout, BrokerUnavailable, QueueFull, Unavailable, error_by_code
+from shared.errors import (
+    AnswerTimeout,
+    BrokerUnavailable,
+    FinetunedError,
+    QueueFull,
+    Stopping,
+    Unavailable,
+    WorkerLost,
+    error_by_code,
+)
 from shared.ids import new_id
 from shared.messages import Answer, Question, Refusal, Reply, TokenChunk, parse_reply
-from shared.streams import ABORTS, GROUP, QUESTIONS, replies_of
+from shared.streams import ABORTS, GROUP, QUESTIONS, SILENT_SECONDS, replies_of
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +33,29 @@ _LATE_SECONDS = 60.0  # after its deadline nobody waits for an answer any more
 _BATCH = 500
 MOST_UNREAD = 1024  # replies kept for a client that reads slower than the model writes
 _BACK_OFF_SECONDS = (0.05, 2.0)
+_LOOK_SECONDS = 0.5  # between two looks for workers that are gone
+_TRIM_SECONDS = 1.0  # between two trims of the replies that were read
+_MOST_SILENT = 1000  # entries in one look
 
-# Adds the question unless too many wait. Waiting are the entries that no worker has taken: all of the stream, which
-# workers delete from when they are done, but those delivered. One script, so that a burst cannot slip through together.
+# Adds the question unless too many wait; the first of what it returns is the entry's id, else how many milliseconds the
+# one that is next has waited. Waiting are the entries that no worker has taken: all of the stream, which workers delete
+# from when they are done, but those delivered. One script, so that a burst cannot slip through together.
 _SEND = """
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 local taken = (not pending.err) and pending[1] or 0
-if redis.call('XLEN', KEYS[1]) - taken >= tonumber(ARGV[2]) then return false end
-return redis.call('XADD', KEYS[1], '*', 'question', ARGV[3])
+if redis.call('XLEN', KEYS[1]) - taken < tonumber(ARGV[2]) then
+  return {redis.call('XADD', KEYS[1], '*', 'question', ARGV[3]), 0}
+end
+local taken_until = '-'
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+for _, group in ipairs(groups) do
+  for field = 1, #group, 2 do
+    if group[field] == 'last-delivered-id' then taken_until = '(' .. group[field + 1] end
+  end
+end
+local next = redis.call('XRANGE', KEYS[1], taken_until, '+', 'COUNT', 1)[1]
+local now = redis.call('TIME')
+return {false, next and now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(next[1], '%d+')) or 0}
 """
 
 
@@ -41,6 +65,8 @@ class PendingAnswer:
     def __init__(self, dispatcher: Dispatcher, question: Question) -> None:
         self.question = question
         self.unread: asyncio.Queue[Reply] = asyncio.Queue(MOST_UNREAD)
+        self.entry_id: str | None = None  # in the stream of questions
+        self.has_begun = False  # the client has some of it: only its own worker may go on
         self._dispatcher = dispatcher
         self._has_ended = False
 
@@ -65,11 +91,16 @@ class PendingAnswer:
     def hand_over(self, reply: Reply) -> None:
         """Keeps a reply until it is read. A client that reads too slowly loses its answer, not our memory."""
         if self.unread.full():
-            while not self.unread.empty():
-                self.unread.get_nowait()
-            reply = Refusal(question_id=reply.question_id, code=Unavailable.code, detail="The answer was not read.")
-            self._dispatcher.forget(self.question.id, is_aborted=True)
-        self.unread.put_nowait(reply)
+            self.end(Unavailable("The answer was not read."))
+        else:
+            self.unread.put_nowait(reply)
+
+    def end(self, error: FinetunedError) -> None:
+        """Ends the answer with an error, whatever else of it has come or will come."""
+        while not self.unread.empty():
+            self.unread.get_nowait()
+        self.unread.put_nowait(Refusal(question_id=self.question.id, code=error.code, detail=error.detail))
+        self._dispatcher.forget(self.question.id, is_aborted=True)
 
     def close(self) -> None:
         """Nobody reads on; a worker that still writes is told so."""
@@ -83,6 +114,8 @@ class Dispatcher:
         self.reply_to = replies_of(new_id("api-"))
         self._redis = redis
         self._max_queued = max_queued
+        self._trim_at = 0.0
+        self._trimmed_to = "0"
         self._is_stopping = False
         self._pending: dict[str, PendingAnswer] = {}
         self._errands: set[asyncio.Task[None]] = set()
@@ -92,19 +125,27 @@ class Dispatcher:
         self._forget_late()
         pending = self._pending[question.id] = PendingAnswer(self, question)
         try:
-            is_sent = await self._redis.eval(_SEND, 1, QUESTIONS, GROUP, self._max_queued, question.model_dump_json())
+            sent = await self._redis.eval(_SEND, 1, QUESTIONS, GROUP, self._max_queued, question.model_dump_json())
         except (RedisError, OSError) as error:
             pending.close()
             raise BrokerUnavailable() from error
-        if not is_sent:
+        entry_id, waited_ms = cast("tuple[bytes | None, int]", sent)
+        if entry_id is None:
             self.forget(question.id, is_aborted=False)
-            raise QueueFull()
+            raise QueueFull(retry_after_seconds=waited_ms / 1000)
+        pending.entry_id = entry_id.decode()
         return pending
 
     def forget(self, question_id: str, *, is_aborted: bool) -> None:
         """Drops what else comes for this question. The abort is sent on the side: the caller may be cancelled."""
-        if self._pending.pop(question_id, None) is not None and is_aborted:
-            self._run(self._abort(question_id))
+        pending = self._pending.pop(question_id, None)
+        if pending is not None and is_aborted:
+            self._run(self._abort(pending))
+
+    def end_all(self) -> None:
+        """Ends all open answers, because the process stops."""
+        for pending in list(self._pending.values()):
+            pending.end(Stopping())
 
     def _forget_late(self) -> None:
         """Drops what nobody came for: a client may leave before its stream has begun."""
@@ -116,14 +157,15 @@ class Dispatcher:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Reads replies in the background; at the end aborts what is open and removes the stream."""
-        reader = asyncio.create_task(self._read_on())
+        tasks = [asyncio.create_task(self._read_on()), asyncio.create_task(self._watch())]
         try:
             yield
         finally:
             self._is_stopping = True  # redis-py may swallow a cancel; then the blocking read ends by itself
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             for question_id in list(self._pending):
                 self.forget(question_id, is_aborted=True)
             await asyncio.gather(*self._errands)
@@ -142,6 +184,29 @@ class Dispatcher:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _BACK_OFF_SECONDS[1])
 
+    async def _watch(self) -> None:
+        """Ends the open streams whose workers are gone. Twice in a row they must be silent: while Redis or this process
+        stood still, nobody could be heard."""
+        silent: set[str] = set()
+        while not self._is_stopping:
+            await asyncio.sleep(_LOOK_SECONDS)
+            begun = [pending for pending in self._pending.values() if pending.has_begun]
+            silent_before, silent = silent, await self._silent_entries() if begun else set()
+            for pending in begun:
+                if pending.entry_id in silent & silent_before:
+                    log.warning("question %s: its worker is gone", pending.question.id)
+                    pending.end(WorkerLost())
+
+    async def _silent_entries(self) -> set[str]:
+        """The questions in work whose workers have not kept them."""
+        idle_ms = int(1000 * SILENT_SECONDS)
+        try:
+            found = await self._redis.xpending_range(QUESTIONS, GROUP, "-", "+", _MOST_SILENT, idle=idle_ms)
+            entries = cast("list[dict[str, bytes]]", found)
+        except (RedisError, OSError):  # or it came back empty: there is no group yet
+            return set()
+        return {one["message_id"].decode() for one in entries}
+
     async def _read(self, position: str) -> str:
         """Hands over what came behind `position`; returns the new position."""
         answer = await self._redis.xread({self.reply_to: position}, count=_BATCH, block=_BLOCK_MS)
@@ -149,7 +214,18 @@ class Dispatcher:
             for entry_id, fields in entries:
                 position = entry_id.decode()
                 self._hand_over(fields.get(b"reply", b""))
+        if position != self._trimmed_to and time.monotonic() >= self._trim_at:
+            await self._trim(position)
         return position
+
+    async def _trim(self, position: str) -> None:
+        """Drops what was read: Redis keeps no answers for a process that has them."""
+        milliseconds, _, number = position.partition("-")
+        behind = f"{milliseconds}-{int(number) + 1}"
+        self._trim_at = time.monotonic() + _TRIM_SECONDS
+        with suppress(RedisError, OSError):
+            await self._redis.xtrim(self.reply_to, minid=behind, approximate=False)
+            self._trimmed_to = position
 
     def _hand_over(self, payload: bytes) -> None:
         try:
@@ -161,9 +237,16 @@ class Dispatcher:
         if pending is not None:
             pending.hand_over(reply)
 
-    async def _abort(self, question_id: str) -> None:
+    async def _abort(self, pending: PendingAnswer) -> None:
+        """Tells the worker, and takes the question off the stream, where it would keep a place and be given to
+        another worker once this one is gone."""
         with suppress(RedisError, OSError):  # the deadline stops it as well
-            await self._redis.publish(ABORTS, question_id)
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.publish(ABORTS, pending.question.id)
+                if pending.entry_id is not None:
+                    pipe.xack(QUESTIONS, GROUP, pending.entry_id)
+                    pipe.xdel(QUESTIONS, pending.entry_id)
+                await pipe.execute()
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)

@@ -21,5 +21,5 @@ async def query(
     """Answers a question, from a form (`query=…`) or JSON; with `stream` the tokens come as events."""
     pending = await services.dispatcher.ask(question)
     if asked.stream:
-        return sse_response(await deliver_stream(request, pending))
+        return sse_response(await deliver_stream(request, pending), pending.close)
     return await deliver_whole(request, pending)

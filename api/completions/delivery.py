@@ -33,7 +33,7 @@ async def deliver_answers(request: Request, pendings: Sequence[PendingAnswer], p
     except FinetunedError as error:
         raise refusal(error, param) from error
     finally:
-        _close(pendings)
+        close_all(pendings)
 
 
 async def deliver_chunks(
@@ -81,7 +81,7 @@ async def _events(
     except FinetunedError as error:  # the status has left already
         yield _event(openai_error(refusal(error, param)))
     finally:
-        _close(pendings)
+        close_all(pendings)
     yield _DONE
 
 
@@ -115,6 +115,7 @@ def _cancel(waiting: Iterable[asyncio.Task[Any]]) -> None:
         one.cancel()
 
 
-def _close(pendings: Sequence[PendingAnswer]) -> None:
+def close_all(pendings: Sequence[PendingAnswer]) -> None:
+    """Nobody reads on."""
     for pending in pendings:
         pending.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from api.completions.asking import AskedChat, AskedCompletion, ChatQuestion, CompletionQuestions, ask_all
 from api.completions.chunks import ChatChunks, TextChunks
-from api.completions.delivery import deliver_answers, deliver_chunks
+from api.completions.delivery import close_all, deliver_answers, deliver_chunks
 from api.dependencies import AppServices
 from api.sse import sse_response
 from shared.chat_answers import ChatCompletion, Completion, chat_completion, text_completion
@@ -32,7 +33,7 @@ async def create_chat_completion(
     pendings = await ask_all(services.dispatcher, [question])
     if asked.stream:
         chunks = ChatChunks(question.id, question.asked_at, asked)
-        return sse_response(await deliver_chunks(request, pendings, chunks, "messages"))
+        return sse_response(await deliver_chunks(request, pendings, chunks, "messages"), partial(close_all, pendings))
     (answer,) = await deliver_answers(request, pendings, "messages")
     return chat_completion(question.id, question.asked_at, asked, answer)
 
@@ -46,6 +47,6 @@ async def create_completion(
     first = questions[0]
     if asked.stream:
         chunks = TextChunks(first.id, first.asked_at, asked)
-        return sse_response(await deliver_chunks(request, pendings, chunks, "prompt"))
+        return sse_response(await deliver_chunks(request, pendings, chunks, "prompt"), partial(close_all, pendings))
     answers = await deliver_answers(request, pendings, "prompt")
     return text_completion(first.id, first.asked_at, asked, answers)

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Depends, Request
 from starlette.responses import FileResponse
 
-from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
+from api.dependencies import AppCaller, AppServices, Id, Project, ReadSession, WriteSession
 from api.documents.content import DOWNLOAD, download_of
 from api.documents.entering import Entered, enter_files, remove_expired, remove_if_deleted
 from api.documents.receiving import ReceivedFile, received_files
@@ -23,6 +23,7 @@ from api.documents.schemas import (
     uploaded_file,
 )
 from api.pagination import Listing, Paging, listing
+from api.upload_limits import LimitedUpload
 from shared.repositories.documents import DocumentRepository
 
 router = APIRouter(prefix="/documents", tags=["documents"])
@@ -33,12 +34,14 @@ async def _received(request: Request, services: AppServices) -> AsyncIterator[li
         yield files
 
 
-@router.post("", status_code=201, openapi_extra=UPLOAD_BODY)
+@router.post("", status_code=201, openapi_extra=UPLOAD_BODY, dependencies=[LimitedUpload])
 def upload_documents(
-    files: Annotated[list[ReceivedFile], Depends(_received, scope="function")], services: AppServices, project: Project
+    files: Annotated[list[ReceivedFile], Depends(_received, scope="function")],
+    services: AppServices,
+    caller: AppCaller,
 ) -> Uploads:
     """Takes one or many files. The same bytes twice give one document; a bad file does not disturb the others."""
-    entered = enter_files(services, project, files)
+    entered = enter_files(services, caller, files)
     _require_one(entered)
     return Uploads(data=[uploaded_file(one) for one in entered])
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from api.documents.receiving import ReceivedFile
+from api.keys.ring import Caller
 from api.services import Services
 from api.transactions import write_once
 from shared.ids import new_id
 from shared.models import Document
+from shared.repositories.callers import act_for
 from shared.repositories.documents import DocumentRepository
 from shared.storage import Storage, disk_errors, fsync_path
 
@@ -54,16 +56,17 @@ class Entered:
     is_new: bool = False
 
 
-def enter_files(services: Services, project: str, files: Sequence[ReceivedFile]) -> list[Entered]:
+def enter_files(services: Services, caller: Caller, files: Sequence[ReceivedFile]) -> list[Entered]:
     """One document for each accepted file, or the one that has the same bytes; all in one transaction."""
 
     def enter(session: Session) -> list[Entered]:
-        rows = enter_rows(session, project, [_new_file(file) for file in files if file.error is None])
+        act_for(session, caller.key_id)
+        rows = enter_rows(session, caller.project, [_new_file(file) for file in files if file.error is None])
         move_files(services.storage, rows)
         of_accepted = iter(rows)
         return [Entered(file) if file.error is not None else _entered(file, next(of_accepted)) for file in files]
 
-    remove_expired(services, project)
+    remove_expired(services, caller.project)
     return write_once(services.database, enter)
 
 

@@ -16,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from shared.disk import DiskRoom
 from shared.document_kinds import HEAD_BYTES
 from shared.errors import DocumentError, DocumentTooLarge, InvalidRequest
 from shared.storage import disk_errors
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 255
 _LONGEST_ENDING = 16
 _LONGEST_TEXT = 1024
+_CHECKED_BYTES = 4 * 1024 * 1024  # after so many bytes, whether the disk has room is looked at again
 
 
 class StagedFile:
@@ -174,13 +176,21 @@ class Form(Generic[File]):
 
 
 @asynccontextmanager
-async def received_form(request: Request, shape: FormShape[File]) -> AsyncIterator[Form[File]]:
-    """The form, whole and hashed, with at least one file. What was not moved to its place by the end is removed."""
+async def received_form(request: Request, shape: FormShape[File], room: DiskRoom) -> AsyncIterator[Form[File]]:
+    """The form, whole and hashed, with at least one file. What was not moved to its place by the end is removed.
+
+    Raises `DiskFull` before the first byte is taken if what is announced does not fit, else as soon as it is known."""
     form = Form(shape)
-    parser = MultipartParser(_boundary(request, shape), form.callbacks())
+    parser = _parser(request, form, shape)
+    await run_in_threadpool(room.require, _announced(request), "The upload")
+    unchecked = 0
     try:
         async for chunk in request.stream():
             await run_in_threadpool(_feed, parser, chunk)
+            unchecked += len(chunk)
+            if unchecked >= _CHECKED_BYTES:  # others write too, and a length need not be announced
+                await run_in_threadpool(room.require, 0, "The upload")
+                unchecked = 0
         if not (form.is_complete and form.files):
             field = shape.file_field
             raise InvalidRequest(f"The form ended without a whole file in the field '{field}'.", param=field)
@@ -199,6 +209,18 @@ def clean_filename(name: str) -> str:
     name = "".join(one for one in name if not unicodedata.category(one).startswith("C")).strip() or "unnamed"
     ending = PurePath(name).suffix[:_LONGEST_ENDING]
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - len(ending)] + ending
+
+
+def _announced(request: Request) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def _parser(request: Request, form: Form[File], shape: FormShape[File]) -> MultipartParser:
+    try:
+        return MultipartParser(_boundary(request, shape), form.callbacks())
+    except FormParserError as error:  # a boundary that is longer than any
+        raise InvalidRequest("The multipart form's boundary is too long.") from error
 
 
 def _feed(parser: MultipartParser, chunk: bytes) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import Request
 
 from api.documents.form import FormShape, StagedFile, received_form
+from shared.disk import DiskRoom
 from shared.document_kinds import check_content, kind_of
 from shared.settings import Settings
 from shared.storage import Storage
@@ -41,5 +42,5 @@ async def received_files(request: Request, storage: Storage, settings: Settings)
         lambda filename: ReceivedFile(filename, storage.stage(), settings.max_upload_bytes),
         max_files=settings.max_files_per_upload,
     )
-    async with received_form(request, shape) as form:
+    async with received_form(request, shape, DiskRoom.of(settings)) as form:
         yield form.files

@@ -11,6 +11,7 @@ from api.files.schemas import FIELD, FileObject, file_object, file_request
 from api.idempotency import Resendable
 from api.services import Services
 from api.transactions import write_once
+from shared.repositories.callers import act_for
 
 
 def create_file(services: Services, once: Resendable, form: Form[StagedFile]) -> FileObject:
@@ -24,6 +25,7 @@ def create_file(services: Services, once: Resendable, form: Form[StagedFile]) ->
         first = once.first_answer(session, sent, FileObject)
         if first is not None:
             return first
+        act_for(session, once.caller.key_id)
         entered = enter_rows(session, once.project, [file])
         answer = file_object(entered[0].document)
         once.remember(session, sent, answer)

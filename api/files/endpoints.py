@@ -16,6 +16,8 @@ from api.files.creating import create_file
 from api.files.schemas import FIELD, FILE_BODY, TEXTS, DeletedFile, FileObject, FilePaging, file_object
 from api.idempotency import Once
 from api.pagination import Listing, listing
+from api.upload_limits import LimitedUpload
+from shared.disk import DiskRoom
 from shared.repositories.documents import DocumentRepository
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -24,11 +26,11 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 async def _received(request: Request, services: AppServices) -> AsyncIterator[Form[StagedFile]]:
     storage, max_bytes = services.storage, services.settings.max_upload_bytes
     shape = FormShape(FIELD, lambda name: StagedFile(name, storage.stage(), max_bytes), text_fields=TEXTS)
-    async with received_form(request, shape) as form:
+    async with received_form(request, shape, DiskRoom.of(services.settings)) as form:
         yield form
 
 
-@router.post("", openapi_extra=FILE_BODY)
+@router.post("", openapi_extra=FILE_BODY, dependencies=[LimitedUpload])
 def create(
     form: Annotated[Form[StagedFile], Depends(_received, scope="function")], services: AppServices, once: Once
 ) -> FileObject:

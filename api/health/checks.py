@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -18,13 +19,15 @@ from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
 WORKER_KINDS = ("training", "setup", "inference", "batch", "retrieval")
+_PING_SECONDS = 1.0
 # What is said to be missing and keeps nothing else from working.
 _SPARED = ("base_model", "batch_worker", "retrieval_worker")
 
 
 async def _is_redis_up(services: AppServices) -> bool:
     try:
-        return bool(await services.redis.ping())
+        async with asyncio.timeout(_PING_SECONDS):  # or a connection that was forgotten on the way would hold us up
+            return bool(await services.redis.ping())
     except (RedisError, OSError):
         return False
 

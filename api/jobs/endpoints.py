@@ -99,7 +99,8 @@ def list_events(
     jobs = JobRepository(session)
     job = jobs.get(project, job_id)
     if stream:
-        return sse_response(follow(Followed(services.database, project, job.id), max(after, last_event_id)))
+        followed = Followed(services.database, project, job.id, services.stopping)
+        return sse_response(follow(followed, max(after, last_event_id)))
     rows = jobs.events(job.id, after=after, limit=limit + 1)
     return listing(rows, limit, event_answer, lambda event: event.id)
 

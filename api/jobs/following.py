@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import ErrorAnswer
+from api.errors import StreamError
 from api.jobs.schemas import event_answer
 from api.sse import KEEP_ALIVE, sse_event
 from shared.database import Database
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, Stopping
 from shared.models import JobEvent
 from shared.repositories.jobs import ENDED, JobRepository
 
@@ -29,22 +29,27 @@ class Followed:
     database: Database
     project: str
     job_id: str
+    stopping: asyncio.Event  # the process ends
 
 
 async def follow(followed: Followed, after: int) -> AsyncIterator[bytes]:
-    """Events behind `after`; then `end` when the job has ended, or `error` when its events cannot be read."""
+    """Events behind `after`; then `end` when the job has ended, or `error` when its events cannot be read or the
+    service stops: the client comes back with Last-Event-ID."""
     spoke_at = time.monotonic()
     while True:
         try:
             status, events = await run_in_threadpool(_news, followed, after)
-        except DatabaseUnavailable as error:  # the client comes back with Last-Event-ID
-            yield sse_event("error", ErrorAnswer(error=error.code, detail=error.detail))
+        except DatabaseUnavailable as error:
+            yield sse_event("error", StreamError.of(error))
             return
         for event in events:
             after = event.id
             yield sse_event(event.type, event_answer(event), event.id)
         if status in ENDED and len(events) < _BATCH:
             yield sse_event("end", {"status": status})
+            return
+        if followed.stopping.is_set():
+            yield sse_event("error", StreamError.of(Stopping("The service is being stopped; come back in a moment.")))
             return
         if events:
             spoke_at = time.monotonic()

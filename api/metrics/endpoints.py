@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from redis.exceptions import RedisError
 
 from api.dependencies import AppServices, ReadSession
 from api.metrics.families import Readings
 from api.metrics.reading import read
+from api.metrics.requests import RequestMeasures
 from shared.streams import GROUP, QUESTIONS
 
 router = APIRouter(tags=["health"])
+_process = CollectorRegistry()
+ProcessCollector(registry=_process)  # memory, processor time and open files of this process
 
 
 async def _num_waiting(services: AppServices) -> int | None:
@@ -31,7 +34,10 @@ NumWaiting = Annotated[int | None, Depends(_num_waiting)]
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def get_metrics(session: ReadSession, num_waiting: NumWaiting) -> Response:
-    """Counts and times of each inference worker, the queue, jobs, and the quality of the latest answers."""
+def get_metrics(request: Request, session: ReadSession, num_waiting: NumWaiting) -> Response:
+    """Counts and times of this API process and of each inference worker, the queues, jobs, running trainings, and the
+    quality of the latest answers."""
     readings: Readings = read(session, num_waiting)
-    return Response(generate_latest(readings), media_type=CONTENT_TYPE_LATEST)
+    requests: RequestMeasures = request.app.state.request_measures
+    own = generate_latest(requests.registry) + generate_latest(_process)
+    return Response(own + generate_latest(readings), media_type=CONTENT_TYPE_LATEST)

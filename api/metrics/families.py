@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from api.answers.summary import AnswersSummary
 from shared.measures import EngineMeasures, Histogram, WorkerMeasures
+from shared.repositories.job_statistics import Durations, Queue
 
 _QUALITY_LABELS = ("project", "model", "adapter", "version")
 
@@ -24,12 +32,24 @@ class VersionQuality:
 
 
 @dataclass(frozen=True)
+class RunningTraining:
+    """A training at this moment: its project, its id, and what it reports."""
+
+    project: str
+    job: str
+    progress: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Readings(Collector):
     """What was read at one moment; `collect` renders it."""
 
     workers: Mapping[str, WorkerMeasures]
     num_workers: Mapping[str, int]
     num_jobs: Mapping[str, int]
+    queues: Sequence[Queue]
+    durations: Sequence[Durations]
+    trainings: Sequence[RunningTraining]
     num_waiting: int | None
     qualities: Sequence[VersionQuality]
 
@@ -38,9 +58,28 @@ class Readings(Collector):
         yield _gauge("jobs", "Jobs by status.", ("status",), _by_key(self.num_jobs))
         if self.num_waiting is not None:
             yield _gauge("waiting_questions", "Questions that no worker has taken.", (), [((), self.num_waiting)])
+        yield from self._of_jobs()
+        yield from self._of_trainings()
         yield from self._of_workers()
         yield from self._of_engines()
         yield from self._of_answers()
+
+    def _of_jobs(self) -> Iterator[Metric]:
+        depths = [((one.kind,), one.num_jobs) for one in self.queues]
+        ages = [((one.kind,), one.oldest_seconds) for one in self.queues]
+        yield _gauge("queued_jobs", "Jobs that wait for a worker.", ("kind",), depths)
+        yield _gauge("queue_age_seconds", "How long the first of them has waited.", ("kind",), ages)
+        family = SummaryMetricFamily("finetuned_job_seconds", "Jobs from claim to end.", labels=("kind", "status"))
+        for one in self.durations:
+            family.add_metric((one.kind, one.status), one.count, one.seconds)
+        yield family
+
+    def _of_trainings(self) -> Iterator[Metric]:
+        for name, text, key in _TRAINING:
+            found = [((one.project, one.job), one.progress.get(key)) for one in self.trainings]
+            yield _gauge(
+                name, text, ("project", "job"), [(labels, value) for labels, value in found if value is not None]
+            )
 
     def _of_workers(self) -> Iterator[Metric]:
         for name, text, histogram in _HISTOGRAMS:
@@ -64,8 +103,7 @@ class Readings(Collector):
     def _of_answers(self) -> Iterator[Metric]:
         for name, text, value in _QUALITY:
             found = [(one.labels, value(one.summary)) for one in self.qualities]
-            known = [(labels, number) for labels, number in found if number is not None]
-            yield _gauge(name, f"{text} Over the latest 1000 answers.", _QUALITY_LABELS, known)
+            yield _gauge(name, f"{text} Over the latest 1000 answers.", _QUALITY_LABELS, _known(found))
 
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -94,10 +132,26 @@ def _histogram(name: str, text: str, by_worker: Mapping[str, Histogram]) -> Metr
     return family
 
 
+def _known(found: Iterable[tuple[tuple[str, ...], float | None]]) -> Samples:
+    return [(labels, value) for labels, value in found if value is not None]
+
+
 def _by_key(counts: Mapping[str, int]) -> Samples:
     return [((key,), count) for key, count in sorted(counts.items())]
 
 
+# Of the running trainings; the last is the key in a job's progress.
+_TRAINING = (
+    ("training_step", "Optimizer steps done.", "step"),
+    ("training_steps", "Optimizer steps in all.", "total_steps"),
+    ("training_loss", "Loss of the last step, mean over supervised tokens.", "train_loss"),
+    ("training_validation_loss", "Held-out loss of the last evaluation.", "validation_loss"),
+    ("training_learning_rate", "Learning rate of the last step.", "learning_rate"),
+    ("training_tokens_per_second", "Tokens that are no padding.", "tokens_per_second"),
+    ("training_memory_bytes", "Memory in use, of the GPU where there is one.", "memory_bytes"),
+    ("training_peak_memory_bytes", "Most memory so far.", "peak_memory_bytes"),
+    ("training_seconds_left", "Estimate from the steps so far.", "seconds_left"),
+)
 _HISTOGRAMS: tuple[tuple[str, str, Callable[[WorkerMeasures], Histogram]], ...] = (
     ("queue_seconds", "From the question to the first step for it.", lambda one: one.queue_seconds),
     ("time_to_first_token_seconds", "From the question to its first token.", lambda one: one.first_token_seconds),

@@ -7,22 +7,26 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from api.answers.summary import LATEST, summary_of
-from api.metrics.families import Readings, VersionQuality
+from api.metrics.families import Readings, RunningTraining, VersionQuality
 from shared.measures import measures_in
 from shared.models import AnswerRecord
 from shared.repositories.answers import AnswerRepository
+from shared.repositories.job_statistics import JobStatistics
 from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 
 
 def read(session: Session, num_waiting: int | None) -> Readings:
     """Everything at this moment; `num_waiting` questions wait, None where that is not known."""
-    workers = WorkerRepository(session)
+    workers, jobs = WorkerRepository(session), JobStatistics(session)
     measured = {one.id: measures_in(one.details) for one in workers.alive("inference")}
     return Readings(
         workers={name: measures for name, measures in measured.items() if measures is not None},
         num_workers=workers.count_alive(),
         num_jobs=JobRepository(session).count(None),
+        queues=jobs.queues(),
+        durations=jobs.durations(),
+        trainings=[RunningTraining(*one) for one in jobs.trainings()],
         num_waiting=num_waiting,
         qualities=_qualities(session),
     )

@@ -12,6 +12,7 @@ from api.idempotency import Resendable
 from api.services import Services
 from api.transactions import write_once
 from api.uploads.schemas import MOST_PARTS, PartObject, UploadObject, UploadRequest, part_object, upload_object
+from shared.disk import DiskRoom
 from shared.errors import DocumentTooLarge, InvalidRequest, UnsupportedDocument
 from shared.ids import new_id
 from shared.models import Upload, UploadPart
@@ -27,6 +28,7 @@ def create_upload(services: Services, once: Resendable, request: UploadRequest) 
     """An upload that waits for its parts."""
     sent = request.model_dump(mode="json")
     filename = _checked_name(services.settings, request)
+    DiskRoom.of(services.settings).require(request.bytes, "The upload")
 
     def work(session: Session) -> UploadObject:
         first = once.first_answer(session, sent, UploadObject)

@@ -17,8 +17,10 @@ from api.idempotency import Resendable
 from api.services import Services
 from api.transactions import write_once
 from api.uploads.schemas import CompletionRequest, UploadObject, upload_object
+from shared.disk import DiskRoom
 from shared.errors import IllegalTransition, InvalidRequest
 from shared.models import Upload
+from shared.repositories.callers import act_for
 from shared.repositories.uploads import UploadRepository
 from shared.storage import disk_errors
 
@@ -34,6 +36,7 @@ def complete_upload(services: Services, once: Resendable, upload_id: str, reques
         upload = first or _ready(UploadRepository(session), once.project, upload_id, request)
     if isinstance(upload, UploadObject):
         return upload
+    DiskRoom.of(services.settings).require(upload.size_bytes, "The upload")
     paths = [services.storage.upload_part(part_id) for part_id in request.part_ids]
     staged = StagedFile(upload.filename, services.storage.stage(), upload.size_bytes)
     with _assembled(staged, paths, request.md5):
@@ -111,6 +114,7 @@ def _complete(
     if first is not None:
         return first
     upload = UploadRepository(session).get_pending(once.project, upload_id)
+    act_for(session, once.caller.key_id)
     entered = enter_rows(session, once.project, [file])
     upload.status, upload.document_id = "completed", entered[0].document.id
     session.flush()

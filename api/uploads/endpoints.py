@@ -12,9 +12,11 @@ from api.dependencies import AppServices, Id, Project, WriteSession
 from api.documents.form import Form, FormShape, StagedFile, received_form
 from api.idempotency import Once
 from api.services import Services
+from api.upload_limits import LimitedUpload
 from api.uploads.creating import add_part, create_upload
 from api.uploads.ending import cancel_upload, complete_upload, remove_ended_parts
 from api.uploads.schemas import FIELD, PART_BODY, CompletionRequest, PartObject, UploadObject, UploadRequest
+from shared.disk import DiskRoom
 from shared.repositories.uploads import UploadRepository
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -25,9 +27,8 @@ async def _received(
 ) -> AsyncIterator[Form[StagedFile]]:
     await run_in_threadpool(_require_pending, services, project, upload_id)  # before anything is read
     storage, max_bytes = services.storage, services.settings.max_upload_bytes
-    async with received_form(
-        request, FormShape(FIELD, lambda name: StagedFile(name, storage.stage(), max_bytes))
-    ) as form:
+    shape = FormShape(FIELD, lambda name: StagedFile(name, storage.stage(), max_bytes))
+    async with received_form(request, shape, DiskRoom.of(services.settings)) as form:
         yield form
 
 
@@ -38,7 +39,7 @@ def create(request: UploadRequest, services: AppServices, once: Once, background
     return create_upload(services, once, request)
 
 
-@router.post("/{upload_id}/parts", openapi_extra=PART_BODY)
+@router.post("/{upload_id}/parts", openapi_extra=PART_BODY, dependencies=[LimitedUpload])
 def create_part(
     upload_id: Id,
     form: Annotated[Form[StagedFile], Depends(_received, scope="function")],

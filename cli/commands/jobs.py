@@ -11,6 +11,7 @@ from cli.client import Client, Json
 from cli.commands.options import AsJson, JobId, open_client
 from cli.following import follow, succeeded, view_for, words_of
 from cli.output import number, print_fields, print_json, print_line, print_table, steps_of, when
+from cli.sparkline import curve
 
 _LAST_EVENTS = 10
 
@@ -81,6 +82,11 @@ def _row(job: Json) -> tuple[object, ...]:
     return job["id"], job["status"], job["adapter"], steps_of(job), loss, when(job["created_at"])
 
 
+def _reported(events: list[Json], name: str) -> list[float]:
+    """What a training said of one measure, in order."""
+    return [event["data"][name] for event in events if event["data"].get(name) is not None]
+
+
 def _show(job: Json, events: list[Json]) -> None:
     error = job["error"] or {}
     print_fields(
@@ -89,6 +95,8 @@ def _show(job: Json, events: list[Json]) -> None:
             "Kind": job["kind"],
             "Status": job["status"],
             "Progress": words_of(job) if job["status"] == "running" else None,
+            "Loss": curve(_reported(events, "train_loss")),
+            "Held out": curve(_reported(events, "valid_loss")),
             "Adapter": job["adapter"],
             "Model": job["model"],
             "Waits for": job["waits_for"] if job["status"] == "queued" else None,

@@ -15,5 +15,6 @@ AdapterName = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's 
 
 
 def open_client() -> Client:
-    """A client of the service that FINETUNED_URL names."""
-    return Client(client_settings().url)
+    """A client of the service that FINETUNED_URL names, with the key that FINETUNED_API_KEY holds."""
+    settings = client_settings()
+    return Client(settings.url, settings.secret)

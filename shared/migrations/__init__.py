@@ -6,6 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -16,6 +19,17 @@ def upgrade(url: str, revision: str = "head") -> None:
 def downgrade(url: str, revision: str = "base") -> None:
     """Take the database at `url` down to `revision`."""
     command.downgrade(_config(url), revision)
+
+
+def head() -> str | None:
+    """The revision that this program needs."""
+    return ScriptDirectory.from_config(_config("")).get_current_head()
+
+
+def current(engine: Engine) -> str | None:
+    """The database's revision; None: it has no tables yet."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
 
 
 def _config(url: str) -> Config:

@@ -179,12 +179,36 @@ class AdapterRepository:
         self._move(adapter, None, "delete", "the adapter was deleted", actor)
         return versions
 
+    def is_deleted(self, version_id: str) -> bool:
+        version = self.session.get(AdapterVersion, version_id)
+        return version is None or version.deleted_at is not None
+
     def mark_broken(self, version_id: str, reason: str | None) -> None:
         """Notes why a version's files cannot be served, for the status to show; None: they can. Checkpoints' are not
         noted."""
         version = self.session.get(AdapterVersion, version_id)
         if version is not None:
             version.broken_reason = reason and reason[:1000]
+
+    def dangling(self) -> Sequence[Adapter]:
+        """Adapters of all projects whose alias `live` names no version, or a deleted one."""
+        is_there = exists().where(
+            AdapterVersion.adapter_id == Adapter.id,
+            AdapterVersion.number == Adapter.live_number,
+            AdapterVersion.deleted_at.is_(None),
+        )
+        wanted = select(Adapter).where(Adapter.live_number.is_not(None), ~is_there).order_by(Adapter.id)
+        return self.session.scalars(wanted).all()
+
+    def mend_alias(self, project_id: str, name: str, actor: str) -> int | None:
+        """Where `live` names nothing, it then names the version that was live before and still is whole; None: none.
+        The move is in the history as any other."""
+        adapter = self._lock(project_id, name)
+        if any(one.number == adapter.live_number for one in self.versions(adapter)):
+            return adapter.live_number
+        number = next((one.number for one in self.earlier(adapter) if one.broken_reason is None), None)
+        self._move(adapter, number, "rollback" if number else "delete", "the live version was gone", actor)
+        return number
 
     def broken(self, project_id: str) -> Sequence[tuple[Adapter, AdapterVersion]]:
         """The live versions that workers found broken, by the names of their adapters."""

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared.database import now
 from shared.errors import DocumentError, DocumentNotFound
 from shared.models import Adapter, AdapterVersion, DatasetDocument, Document
+from shared.repositories.callers import key_of
 from shared.repositories.paging import newest_first, older_than
 
 
@@ -35,6 +36,7 @@ class DocumentRepository:
 
     def add(self, document: Document, seconds: float | None = None) -> Document:
         """Enters a document, which expires after so many seconds; None: never."""
+        document.api_key_id = key_of(self.session)
         self.session.add(document)
         self.session.flush()
         if seconds is not None:

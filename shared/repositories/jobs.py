@@ -13,6 +13,7 @@ from shared.database import now
 from shared.errors import FinetunedError, IllegalTransition, JobNotFound, SetupFailed, Superseded, TrainerCrashed
 from shared.ids import PREFIX_BY_JOB_KIND, new_id
 from shared.models import Job, JobEvent
+from shared.repositories.callers import key_of
 from shared.repositories.paging import newest_first, older_than
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -54,6 +55,7 @@ class JobRepository:
             parameters=parameters,
             waits_for=waits_for,
             priority=priority,
+            api_key_id=key_of(self.session),
         )
         self.session.add(job)
         self.session.flush()
@@ -133,10 +135,6 @@ class JobRepository:
         self._hold(claim, lease_expires_at=now() + lease_seconds)
         return self.session.get_one(Job, claim.job_id, populate_existing=True)
 
-    def seconds_without_progress(self, claim: Claim) -> float:
-        """Seconds, by the database's clock, since the attempt last reported."""
-        return float(self.session.scalar(select(now() - Job.progress_at).where(Job.id == claim.job_id)) or 0.0)
-
     def report_progress(self, claim: Claim, progress: dict[str, Any]) -> None:
         self._hold(claim, progress=progress, progress_at=now())
 
@@ -173,17 +171,19 @@ class JobRepository:
         self.add_event(claim, type="message", level="warn", message=reason, data=data)
         self._release_crashed(claim.job_id, max_crashes, reason)
 
+    def clock(self) -> float:
+        """The database's clock, by which leases end."""
+        return float(self.session.scalar(select(now())) or 0.0)
+
     def take_over_expired(self, max_crashes: int) -> list[str]:
         """Frees the jobs whose worker was silent for longer than its lease; returns their ids."""
-        expired = self.session.scalars(select(Job.id).where(Job.status.in_(HELD), Job.lease_expires_at < now())).all()
+        is_expired = (Job.status.in_(HELD), Job.lease_expires_at < now())
+        # One that is frozen in the midst of a transaction holds its own row, and must not hold up the others.
+        expired = self.session.scalars(select(Job.id).where(*is_expired).with_for_update(skip_locked=True)).all()
         freed = []
         for job_id in expired:
             is_ours = self._update(
-                Job.id == job_id,
-                Job.status.in_(HELD),
-                Job.lease_expires_at < now(),
-                num_crashes=Job.num_crashes + 1,
-                lease_expires_at=None,
+                Job.id == job_id, *is_expired, num_crashes=Job.num_crashes + 1, lease_expires_at=None
             )
             if is_ours:
                 self._release_crashed(job_id, max_crashes, "The worker stopped responding.")
@@ -201,9 +201,11 @@ class JobRepository:
             Job.waits_for.is_(None),
             select(first.id).where(first.id == Job.waits_for, first.status == "succeeded").exists(),
         )
+        # What was queued in the future has waited, too: the clock was set back meanwhile.
+        has_waited = func.abs(now() - Job.queued_at) >= waited_seconds
         due = (
             select(Job.id)
-            .where(Job.status == "queued", Job.kind.in_(kinds), Job.queued_at <= now() - waited_seconds, is_ready)
+            .where(Job.status == "queued", Job.kind.in_(kinds), has_waited, is_ready)
             .order_by(Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -214,6 +216,39 @@ class JobRepository:
     def waiting_for(self, job_id: str) -> Sequence[Job]:
         """The queued jobs that wait for this one."""
         return self.session.scalars(select(Job).where(Job.waits_for == job_id, Job.status == "queued")).all()
+
+    # What is looked for when something went wrong
+
+    def expired(self, seconds: float) -> Sequence[str]:
+        """Jobs whose lease ended so many seconds ago, and that nobody has taken over."""
+        is_over = Job.lease_expires_at < now() - seconds
+        return self.session.scalars(select(Job.id).where(Job.status.in_(HELD), is_over).order_by(Job.id)).all()
+
+    def stranded(self) -> Sequence[tuple[str, str]]:
+        """Jobs that have not ended and wait for one that has not succeeded and will not, each with that one's id."""
+        first = aliased(Job)
+        wanted = (
+            select(Job.id, first.id)
+            .join(first, first.id == Job.waits_for)
+            .where(Job.status.in_(("queued", "paused")), first.status.in_(("failed", "cancelled")))
+        )
+        return [(row[0], row[1]) for row in self.session.execute(wanted.order_by(Job.id))]
+
+    def end_stranded(self, first_id: str) -> None:
+        """Ends the jobs that wait for this one, as its own end would have."""
+        if self._status(first_id) in ("failed", "cancelled"):
+            self._fail_waiting(first_id)
+
+    def waiting_by_kind(self, seconds: float) -> dict[str, int]:
+        """Number of queued jobs by kind that could begin, and have been able to for so long."""
+        first = aliased(Job)
+        is_ready = or_(
+            Job.waits_for.is_(None),
+            select(first.id).where(first.id == Job.waits_for, first.status == "succeeded").exists(),
+        )
+        is_due = and_(Job.status == "queued", Job.queued_at <= now() - seconds, is_ready)
+        rows = self.session.execute(select(Job.kind, func.count()).where(is_due).group_by(Job.kind))
+        return {row[0]: row[1] for row in rows}
 
     # How
 

@@ -18,6 +18,10 @@ from shared.repositories.jobs import ENDED
 from shared.repositories.paging import newest_first, older_than
 from shared.webhook_events import JOB_KINDS, event_payload, event_type_of
 
+# So long deliveries are kept at least. The ends of jobs that lie further back are not delivered any more: whether they
+# have been is forgotten.
+DELIVERY_DAYS = 30.0
+_HORIZON_SECONDS = (DELIVERY_DAYS - 1.0) * 86_400.0
 # Of a job's events only its end has one of these as `to`, and a job ends once.
 _EVENT_ID = "evt_" + Job.id + "_" + as_type(JobEvent.id, String)
 
@@ -195,6 +199,7 @@ def _events_unknown_to(endpoint: WebhookEndpoint, since: float) -> Select[tuple[
             Job.kind.in_(JOB_KINDS),
             Job.status.in_(ENDED),
             Job.finished_at >= max(since, endpoint.created_at),
+            Job.finished_at >= now() - _HORIZON_SECONDS,
             JobEvent.type == "status",
             JobEvent.data["to"].as_string() == Job.status,
             ~is_known,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import redis
@@ -11,17 +11,19 @@ import redis
 from shared.messages import Answer, Quality, Question, Refusal, Reply, TokenChunk, Usage
 from shared.streams import ABORTS, GROUP, QUESTIONS
 
-Script = Callable[[Question], Sequence[Reply]]
+Script = Callable[[Question], Iterable[Reply]]
 
 
 class FakeWorker:
-    """Answers questions by `script`, and notes questions and aborts, from `with` until its end."""
+    """Answers questions by `script`, and notes questions and aborts, from `with` until its end. One that `is_dying`
+    leaves them as a worker does that is killed: taken, and not done."""
 
-    def __init__(self, redis_url: str, script: Script) -> None:
+    def __init__(self, redis_url: str, script: Script, *, is_dying: bool = False) -> None:
         self.questions: list[Question] = []
         self.aborts: list[str] = []
         self.has_aborted = threading.Event()
         self._script = script
+        self._is_dying = is_dying
         self._redis = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
         self._is_stopping = threading.Event()
         self._aborts = self._redis.pubsub(ignore_subscribe_messages=True)
@@ -51,6 +53,8 @@ class FakeWorker:
                     self.questions.append(question)
                     for reply in self._script(question):
                         self._redis.xadd(question.reply_to, {"reply": reply.model_dump_json()})
+                    if self._is_dying:
+                        continue
                     self._redis.xack(QUESTIONS, GROUP, entry_id)
                     self._redis.xdel(QUESTIONS, entry_id)
 

@@ -5,12 +5,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.answers.dispatcher import MOST_UNREAD, Dispatcher, PendingAnswer
@@ -20,7 +22,7 @@ from shared.database import Database
 from shared.errors import Unavailable
 from shared.messages import Choice, LikelyToken, Quality, Question, Reply, Sampling, TokenChunk, TokenLogprob
 from shared.settings import Settings
-from shared.streams import QUESTIONS, replies_of
+from shared.streams import GROUP, QUESTIONS, replies_of
 from tests.api.conftest import RedisServer, beat, publish
 from tests.api.fake_worker import FakeWorker, answer, echo, refuse, say_nothing, tokens
 from tests.waiting import until
@@ -235,13 +237,57 @@ def test_an_error_in_a_stream_that_has_begun_is_an_event(
     beat(rows, "inference")
     with FakeWorker(settings.resolved_redis_url, begin_and_break):
         events = _events(client.post(QUERY, json={"query": "Hello", "stream": True}).text)
-    assert events == [("token", {"text": "He"}), ("error", {"error": "adapter_broken", "detail": "Torn."})]
+    broken = {"error": "adapter_broken", "detail": "Torn.", "retryable": False}
+    assert events == [("token", {"text": "He"}), ("error", broken)]
 
 
 def test_without_an_inference_worker_the_answer_is_503_at_once(client: TestClient) -> None:
     found = client.post(QUERY, json={"query": "Hello"})
     assert (found.status_code, found.json()["error"]) == (503, "no_inference_worker")
     assert int(found.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(("waited_seconds", "least", "most"), [(0, 1, 10), (20, 15, 36), (10_000, 60, 60)])
+def test_a_full_queue_says_how_long_its_next_question_has_waited(
+    app: FastAPI, rows: Database, settings: Settings, waited_seconds: int, least: int, most: int
+) -> None:
+    beat(rows, "inference")
+    few = create_app(settings.model_copy(update={"max_queued_questions": 1}))
+    with (
+        redis.Redis.from_url(settings.resolved_redis_url) as broker,
+        TestClient(few, base_url="http://localhost") as client,
+    ):
+        since_ms = int(1000 * (time.time() - waited_seconds))
+        broker.xgroup_create(QUESTIONS, GROUP, id="0", mkstream=True)
+        broker.xadd(QUESTIONS, {"question": "taken"}, id="1-0")
+        broker.xreadgroup(GROUP, "worker", {QUESTIONS: ">"})
+        broker.xadd(QUESTIONS, {"question": "waiting"}, id=f"{since_ms}-0")
+        found = [client.post(QUERY, json={"query": "Hello"}) for _ in range(20)]
+        assert {one.status_code for one in found} == {429}
+        assert all(least <= int(one.headers["retry-after"]) <= most for one in found)
+        assert least == most or len({one.headers["retry-after"] for one in found}) > 1
+
+
+def test_redis_holds_nothing_of_questions_that_nobody_takes_and_nobody_waits_for_any_more(
+    app: FastAPI, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    hasty = settings.model_copy(update={"answer_timeout_seconds": 0.5, "max_queued_questions": 3})
+    with (
+        redis.Redis.from_url(settings.resolved_redis_url) as broker,
+        TestClient(create_app(hasty), base_url="http://localhost") as client,
+    ):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: client.post(QUERY, json={"query": "Hello"}).status_code, range(8)))
+        assert set(found) == {429, 504}
+        until(lambda: broker.xlen(QUESTIONS) == 0)
+
+
+def test_what_was_read_of_the_replies_leaves_redis(client: TestClient, worker: FakeWorker, settings: Settings) -> None:
+    for _ in range(3):
+        client.post(QUERY, json={"query": "Hello"})
+    with redis.Redis.from_url(settings.resolved_redis_url) as broker:
+        until(lambda: broker.xlen(worker.questions[0].reply_to) == 0)
 
 
 def test_a_full_queue_refuses_and_asks_to_come_back(client: TestClient, rows: Database, settings: Settings) -> None:
@@ -306,7 +352,7 @@ def test_a_client_that_goes_away_aborts_its_question(
     beat(rows, "inference")
     with FakeWorker(settings.resolved_redis_url, begin) as worker:
         with pytest.raises(httpx.ReadTimeout):
-            served.post(QUERY, json={"query": "Hello", "stream": is_streamed}, timeout=0.5)
+            served.post(QUERY, json={"query": "Hello", "stream": is_streamed}, timeout=2)
         assert worker.has_aborted.wait(5)
         assert worker.aborts == [worker.questions[0].id]
 

@@ -30,6 +30,8 @@ def test_errors_under_v1_are_in_the_dialect_of_openai(client: TestClient) -> Non
 def test_a_surprise_shows_nothing_to_the_client_and_everything_to_the_log(
     app: FastAPI, client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    app.state.scopes["GET", "/surprise"] = "read"
+
     @app.get("/surprise")
     def surprise() -> None:
         raise RuntimeError("/secret/path")
@@ -57,6 +59,8 @@ def test_a_large_body_is_refused_wherever_it_is_sent(client: TestClient) -> None
 def test_a_session_is_committed_before_the_answer_leaves_and_rolled_back_on_error(
     app: FastAPI, client: TestClient
 ) -> None:
+    app.state.scopes["POST", "/workers/{worker_id}"] = "train"
+
     @app.post("/workers/{worker_id}")
     def write(worker_id: str, session: WriteSession) -> dict[str, str]:
         session.add(Worker(id=worker_id, kind="inference", details={}))

@@ -16,6 +16,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.training_config import FineTuningConfig
 from tests.api.conftest import Upload, beat, claim, publish
+from tests.waiting import until
 
 
 def _parameters(rows: Database, job_id: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_the_doorbell_rings_for_the_setup_job_after_its_commit(
     upload()
     client.post("/fine-tuning/setup")
     with redis.Redis.from_url(settings.resolved_redis_url) as broker:
-        assert broker.llen("setup") == 1
+        until(lambda: broker.llen("setup") == 1)
         assert broker.llen("training") == 0  # nobody could work on it yet
 
 

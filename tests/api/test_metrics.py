@@ -8,7 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.main import create_app
 from shared.database import Database
+from shared.ids import new_id
 from shared.measures import EngineMeasures, Histogram, WorkerMeasures
+from shared.models import Job
+from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.streams import GROUP, QUESTIONS
 from tests.api.conftest import RedisServer, Upload, beat
@@ -121,3 +124,52 @@ def test_jobs_are_counted_by_status(client: TestClient, upload: Upload) -> None:
     upload()
     client.post("/fine-tuning/setup", json={"train": True})
     assert samples(client)["finetuned_jobs", "queued"] == 2
+
+
+def test_queues_are_shown_by_kind_with_their_age(client: TestClient, upload: Upload) -> None:
+    upload()
+    client.post("/fine-tuning/setup", json={"train": True})
+    seen = samples(client)
+    assert (seen["finetuned_queued_jobs", "setup"], seen["finetuned_queued_jobs", "training"]) == (1, 1)
+    assert 0 <= seen["finetuned_queue_age_seconds", "setup"] < 60
+
+
+def test_jobs_that_ended_are_summed_up_by_kind_and_outcome(client: TestClient, rows: Database) -> None:
+    with rows.write() as session:
+        for begun, ended, status in ((10.0, 14.0, "succeeded"), (10.0, 11.5, "succeeded"), (10.0, 10.5, "failed")):
+            session.add(ended_job(begun, ended, status))
+    seen = samples(client)
+    assert seen["finetuned_job_seconds_sum", "training", "succeeded"] == 5.5
+    assert seen["finetuned_job_seconds_count", "training", "succeeded"] == 2
+    assert seen["finetuned_job_seconds_sum", "training", "failed"] == 0.5
+
+
+def test_a_running_training_shows_its_loss_and_speed(client: TestClient, rows: Database) -> None:
+    with rows.write() as session:
+        JobRepository(session).create("default", "training", {})
+        claim = JobRepository(session).claim_next("training", "tests", 60.0)
+        assert claim is not None
+        progress = {"step": 3, "total_steps": 9, "train_loss": 2.5, "tokens_per_second": 100.0, "memory_bytes": 7}
+        JobRepository(session).report_progress(claim, progress)
+    seen = samples(client)
+    assert seen["finetuned_training_loss", claim.job_id, "default"] == 2.5
+    assert seen["finetuned_training_tokens_per_second", claim.job_id, "default"] == 100
+    assert seen["finetuned_training_memory_bytes", claim.job_id, "default"] == 7
+    assert ("finetuned_training_validation_loss", claim.job_id, "default") not in seen
+
+
+def test_requests_are_counted_by_route_and_never_by_path(client: TestClient) -> None:
+    for path in ("/fine-tuning/jobs/ftjob-1", "/fine-tuning/jobs/ftjob-2", "/nobody/serves/this"):
+        assert client.get(path).status_code == 404
+    seen = samples(client)
+    assert seen["finetuned_requests_total", "GET", "/fine-tuning/jobs/{job_id}", "404"] == 2
+    assert seen["finetuned_requests_total", "GET", "none", "404"] == 1
+    assert seen["finetuned_request_seconds_count", "GET", "/fine-tuning/jobs/{job_id}"] == 2
+    assert seen["finetuned_running_requests",] == 1  # this one
+    assert seen["process_resident_memory_bytes",] > 1e6
+
+
+def ended_job(begun: float, ended: float, status: str) -> Job:
+    """A training that was begun and ended at these Unix seconds."""
+    return Job(id=new_id("ftjob-"), project_id="default", kind="training", parameters={}, status=status,
+               started_at=begun, finished_at=ended)  # fmt: skip

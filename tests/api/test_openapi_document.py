@@ -7,43 +7,19 @@ from collections.abc import Iterator
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import not_a_server_error, response_schema_conformance, status_code_conformance
-from sqlalchemy import text
 
-from api.main import create_app
-from shared import migrations
-from shared.database import Database
-from shared.settings import Settings
-from tests.api.conftest import RedisServer, beat, publish, serving
-from tests.api.fake_worker import FakeWorker, answer, tokens
+from tests.faults.hostile_requests_trial import CHECKS, answering_service
+from tests.faults.hostile_requests_trial import document as read_document
 
-CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance]
 EXAMPLES_AN_OPERATION = 4
-
-
-document = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+document = read_document()
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, redis_binary: str) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running service with workers that answer at once."""
-    folder = tmp_path_factory.mktemp("document")
-    redis = RedisServer(redis_binary, folder)
-    redis.start()
-    chosen = Settings(data_dir=folder / "data", redis_url=redis.url, base_model="demo")
-    migrations.upgrade(chosen.resolved_database_url)
-    database = Database(chosen.resolved_database_url)
-    beat(database, "inference", "training", "setup", "batch", "retrieval", loaded_models=["demo"])
-    publish(database, "handbook")
-    with database.write() as session:
-        session.execute(text("UPDATE workers SET heartbeat_at = heartbeat_at + 3600"))
-    with (
-        FakeWorker(redis.url, lambda asked: [*tokens(asked, "He", "llo"), answer(asked, "Hello")]),
-        serving(create_app(chosen)) as address,
-    ):
+    with answering_service(tmp_path_factory.mktemp("document")) as address:
         yield address
-    database.close()
-    redis.stop()
 
 
 @document.parametrize()

@@ -137,6 +137,23 @@ def test_a_folder_that_is_not_there_and_one_that_is_no_model_are_told_apart(tmp_
         load_model(str(tmp_path))
 
 
+def test_a_folder_of_pickled_weights_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
+    folder = save_model("gpt2", tmp_path / "model")
+    torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BaseModelUnsupported, match="save them as safetensors"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_configuration_that_asks_for_code_is_refused(tmp_path: Path, file: str) -> None:
+    folder = save_model("gpt2", tmp_path / "model")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | {"nested": [{"auto_map": {"AutoConfig": "evil.Config"}}]}))
+    with pytest.raises(BaseModelUnsupported, match="auto_map"):
+        (load_model if file == "config.json" else load_tokenizer)(str(folder))
+
+
 @pytest.mark.parametrize(
     "name",
     ["other/model", "microsoft/DialoGPT-x/../../etc", "microsoft/DialoGPT-\0", "/models/../etc", "demo/../x", ""],

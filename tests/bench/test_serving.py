@@ -1,4 +1,4 @@
-"""The serving benchmark sees what it is to see: late, lost, mixed and stale answers; and it runs on a real stack."""
+"""The serving benchmark sees what it is to see: late, lost, mixed and stale answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.load import Reply, arrivals, open_loop
-from bench.serving import Interval, _at, _intervals, _parsed, _rows, judge, measure
+from bench.serving import Interval, _at, _intervals, judge
 
 EXPECTED = {(1, "Who?"): "one", (2, "Who?"): "two"}
 LIVE = _intervals([(1, -math.inf, -math.inf), (2, 10.0, 11.0)])
@@ -60,17 +60,3 @@ def test_arrivals_come_at_their_rate() -> None:
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
     assert (_at(range(1, 101), 0.5), _at(range(1, 101), 0.99), _at([7.0], 0.99)) == (50, 99, 7.0)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("_process")
-def test_a_real_stack_under_load_and_promotions_loses_and_mixes_nothing() -> None:
-    seconds = ["--overhead-seconds", "0.5", "--capacity-seconds", "0.5", "--load-seconds", "0.5", "--promotions", "3"]
-    results = measure(_parsed(["--quick", *seconds]))
-    assert results.overhead_errors == results.load_errors == []
-    assert len(results.added) == len(results.engine) > 0
-    assert 0 < min(results.engine) < max(results.end_to_end)
-    swapping = results.swapping
-    assert (swapping.num_promotions, swapping.failed, swapping.num_mixed, swapping.num_stale) == (3, [], 0, 0)
-    assert swapping.num_answers > 0
-    assert len(_rows(results)) == 12

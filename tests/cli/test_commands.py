@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -238,6 +239,23 @@ def test_a_job_is_shown_with_what_happened_to_it(finetuned: Run, training_id: st
     assert_fits(result.stdout)
     assert "cancelled" in result.stdout
     assert "The job is cancelled" in result.stdout
+
+
+def test_a_job_shows_its_loss_as_a_curve(finetuned: Run, training_id: str, rows: Database) -> None:
+    worker = PlayedWorker(rows)
+    worker.succeed(worker.claim("setup"))
+    claim = worker.claim("training")
+    for step, loss in enumerate((4.0, 2.0, 1.0)):
+        with rows.write() as session:
+            JobRepository(session).add_event(
+                claim, type="metrics", level="info", message=f"Step {step}", data={"step": step, "train_loss": loss}
+            )
+
+    result = finetuned("job", training_id)
+
+    assert_fits(result.stdout)
+    assert re.search(r"^Loss +4\.000 █▃▁ 1\.000$", result.stdout, re.MULTILINE)
+    assert "Held out" not in result.stdout
 
 
 def test_pause_and_resume_move_a_training(finetuned: Run, training_id: str) -> None:

@@ -250,3 +250,13 @@ def test_a_dataset_without_validation_loads_too(tmp_path: Path) -> None:
 def test_a_missing_dataset_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="run the setup again"):
         load(tmp_path / "gone")
+
+
+def test_a_dataset_is_trained_on_only_if_it_is_what_was_written_byte_for_byte(tmp_path: Path) -> None:
+    save(built(prose("a")), tmp_path / "d", "demo", DatasetOptions())
+    (arrow,) = (tmp_path / "d" / "train").glob("*.arrow")
+    content = bytearray(arrow.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrow.write_bytes(content)
+    with pytest.raises(DatasetError, match="damaged; run the setup again"):
+        load(tmp_path / "d")

@@ -255,6 +255,19 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 # Limits
 
 
+@pytest.mark.parametrize("beginning", ["![", "![a](", "<!--", "<!-- --", "--><!--"])
+def test_beginnings_without_an_end_do_not_take_quadratic_time(tmp_path: Path, beginning: str) -> None:
+    text = read(
+        make.write(tmp_path / "a.md", "Some words.\n" + beginning * 40_000), ExtractionLimits(timeout_seconds=8)
+    )
+    assert text.sections[0].text.startswith("Some words.")
+
+
+def test_comments_and_pictures_are_left_out_of_markdown(tmp_path: Path) -> None:
+    content = "One<!-- a --> two ![three](a.png) <!---->four <!-- without an end"
+    assert read(make.write(tmp_path / "a.md", content)).sections[0].text == "One two three four <!-- without an end"
+
+
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExtractionLimit, match="inflates"):
         read(make.write_zip_bomb_docx(tmp_path / "a.docx"))

@@ -26,5 +26,10 @@ def test_a_text_of_another_kind_or_a_damaged_one_is_read_anew(tmp_path: Path) ->
     cache.keep("abc", "md", TEXT)
     assert cache.find("abc", "txt") is None
     path = tmp_path / "texts" / "abc.json"
-    path.write_bytes(path.read_bytes()[:-9])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
     assert cache.find("abc", "md") is None
+    path.write_bytes(whole.replace(b'"q"', b'"p"'))  # JSON still, and another text
+    assert cache.find("abc", "md") is None
+    path.write_bytes(whole)
+    assert cache.find("abc", "md") == TEXT

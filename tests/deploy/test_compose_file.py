@@ -42,13 +42,26 @@ lasting = [name for name in services() if name != "init"]
 
 def test_the_stack_has_the_parts_of_the_design() -> None:
     assert set(services()) == {
-        "api", "init", "setup", "batch", "trainer", "inference", "retrieval", "redis", "postgres"
+        "api", "init", "setup", "batch", "trainer", "inference", "retrieval", "redis", "postgres",
+        "prometheus", "grafana",
     }  # fmt: skip
+    watching = {name for name, service in services().items() if service.get("profiles") == ["monitoring"]}
+    assert watching == {"prometheus", "grafana"}
 
 
-def test_only_the_api_publishes_a_port_and_on_loopback_alone() -> None:
+def test_only_what_people_look_at_publishes_a_port_and_on_loopback_alone() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:${FINETUNED_PORT:-8000}:8000"]}
+    assert published == {
+        "api": ["127.0.0.1:${FINETUNED_PORT:-8000}:8000"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
+    }
+
+
+def test_the_api_is_open_without_keys_only_behind_a_port_that_others_do_not_reach() -> None:
+    keyless = {name for name, one in services().items() if "FINETUNED_ALLOW_KEYLESS" in one.get("environment", {})}
+    assert keyless == {"api"}
+    assert services()["api"]["environment"]["FINETUNED_ALLOW_KEYLESS"] == "${FINETUNED_ALLOW_KEYLESS:-true}"
+    assert all(port.startswith("127.0.0.1:") for port in services()["api"]["ports"])
 
 
 def test_the_databases_reach_nothing_outside() -> None:
@@ -98,14 +111,15 @@ def test_one_service_builds_each_image_and_the_others_start_after_it() -> None:
         assert builder == name or builder in service["depends_on"]
 
 
-def test_the_trainer_may_write_its_last_checkpoint_before_it_is_killed() -> None:
-    assert services()["trainer"]["stop_grace_period"] == "120s"
-    assert Settings.model_fields["stop_timeout_seconds"].default <= 90
+@pytest.mark.parametrize("name", ["setup", "batch", "trainer"])
+def test_a_worker_may_stop_its_job_and_hand_it_back_before_it_is_killed(name: str) -> None:
+    grace_seconds = float(services()[name]["stop_grace_period"].removesuffix("s"))
+    assert grace_seconds >= Settings.model_fields["stop_timeout_seconds"].default + 30
 
 
 @pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
 def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name: str) -> None:
-    fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port"}
+    fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port", "allow_keyless"}
     passed_on = {key for key, value in services()[name]["environment"].items() if value is None}
     wanted = {f"FINETUNED_{field.upper()}" for field in Settings.model_fields if field not in fixed}
     assert {key for key in passed_on if key.startswith("FINETUNED_")} == wanted

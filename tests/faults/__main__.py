@@ -6,6 +6,7 @@ Each trial runs in a process of its own, so that none works in what another has 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="default: those that the goal asks for")
     parser.add_argument("--n", type=int, help="how often; default: the goal's own number")
     parser.add_argument("--quick", action="store_true", help="as often as in the test command")
+    parser.add_argument("--results", type=Path, help="a file for the JSON lines; its lines of these goals are replaced")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="a folder for what the trials leave behind (logs, data)")
     given = parser.parse_args()
@@ -30,8 +32,10 @@ def main() -> int:
         parser.error(f"no such goal: {', '.join(unknown)}; there are {', '.join(GOALS)}")
     if given.here:
         return _run_here(GOALS[given.goals[0]], given)
-    codes = [_run_apart(goal, database, seed, given) for goal, database, seed in _trials(given)]
-    return int(any(codes))
+    lines = [_run_apart(goal, database, seed, given) for goal, database, seed in _trials(given)]
+    if given.results is not None:
+        _keep(given.results, [line for line in lines if line is not None])
+    return int(any(line is None or json.loads(line)["violations"] for line in lines))
 
 
 def _trials(given: argparse.Namespace) -> Iterator[tuple[Goal, str, int]]:
@@ -42,11 +46,24 @@ def _trials(given: argparse.Namespace) -> Iterator[tuple[Goal, str, int]]:
             yield goal, database, seed
 
 
-def _run_apart(goal: Goal, database: str, seed: int, given: argparse.Namespace) -> int:
+def _run_apart(goal: Goal, database: str, seed: int, given: argparse.Namespace) -> str | None:
+    """The trial's JSON line; None if it broke off."""
     number = given.n or (goal.quick_n if given.quick else goal.n)
     options = ["--database", database, "--seed", str(seed), "--n", str(number)]
     kept = ["--keep", str(given.keep)] if given.keep else []
-    return subprocess.run([sys.executable, "-m", "tests.faults", "--here", goal.name, *options, *kept]).returncode
+    command = [sys.executable, "-m", "tests.faults", "--here", goal.name, *options, *kept]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
+    print(said, end="", flush=True)
+    return next((line for line in said.splitlines() if line.startswith('{"goal"')), None)
+
+
+def _keep(results: Path, lines: list[str]) -> None:
+    tried = {json.loads(line)["goal"] for line in lines}
+    before = results.read_text().splitlines() if results.exists() else []
+    kept = [line for line in before if json.loads(line)["goal"] not in tried]
+    order = list(GOALS)
+    whole = sorted([*kept, *lines], key=lambda line: order.index(json.loads(line)["goal"]))
+    results.write_text("".join(f"{line}\n" for line in whole))
 
 
 def _run_here(goal: Goal, given: argparse.Namespace) -> int:

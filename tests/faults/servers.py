@@ -21,18 +21,20 @@ from tests.waiting import until
 
 
 class RedisServer:
-    """A redis-server on a Unix socket, without persistence: each restart comes back empty."""
+    """A redis-server on a Unix socket, and on a port of loopback if one is given, without persistence: each restart
+    comes back empty."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
+        self._port = port
         self._log = folder / "redis.log"
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        argv = [server_executable(), "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir",
-                str(self.socket.parent)]  # fmt: skip
+        argv = [server_executable(), "--port", str(self._port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
+                "--save", "", "--dir", str(self.socket.parent)]  # fmt: skip
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         until(self._answers)
@@ -101,7 +103,11 @@ class CrashablePostgres:
         psutil.wait_procs(family, timeout=10)
 
     def start(self) -> None:
-        self._server.ensure_postgres_running()
+        try:
+            self._server.ensure_postgres_running()
+        except subprocess.TimeoutExpired:  # after 10 s; on a busy machine recovery takes longer, and goes on
+            until(lambda: "ready" in (self._folder / "postmaster.pid").read_text())
+            self._server.ensure_postgres_running()
 
     def crash_and_restart(self) -> None:
         self.crash()

@@ -19,7 +19,7 @@ from shared.repositories.adapters import AdapterRepository
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from shared.storage import Storage
+from shared.storage import Storage, seal
 from shared.training_config import FineTuningConfig
 from tests.finetuning.conftest import make_examples
 from worker.base_models.formats import Example
@@ -83,7 +83,9 @@ def install(folder: Path, config: FineTuningConfig) -> Installation:
     return Installation(database, settings, storage, config, setup.id)
 
 
-def write_dataset(folder: Path, train: list[Example], validation: list[Example]) -> None:
+def write_dataset(
+    folder: Path, train: list[Example], validation: list[Example], *, fingerprint: str = "f" * 64
+) -> None:
     """As the setup job leaves it."""
     disable_progress_bars()
     parts = {"train": train, "validation": validation}
@@ -95,4 +97,5 @@ def write_dataset(folder: Path, train: list[Example], validation: list[Example])
             for name, rows in parts.items()
         }
     ).save_to_disk(str(folder))
-    (folder / "dataset.json").write_text(json.dumps({"fingerprint": "f" * 64, "prompt_format": "text"}))
+    (folder / "dataset.json").write_text(json.dumps({"fingerprint": fingerprint, "prompt_format": "text"}))
+    seal(folder)

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 
 from shared.errors import DiskFull
-from shared.storage import sha256_of
+from shared.storage import seal
+from tests.tiny_models import make_tokenizer
 from worker.finetuning.checkpoints import Checkpoints, Position, as_best, best_in, from_best, writing
 from worker.finetuning.reports import EvaluationMetrics
 
@@ -43,8 +44,8 @@ def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path) -> No
     assert found.position.step == 4
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "manifest", "empty"])
-@pytest.mark.parametrize("name", ["state.safetensors", "position.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "added", "sums", "empty"])
+@pytest.mark.parametrize("name", ["state.safetensors", "position.json", "SHA256SUMS"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, damage: str, name: str) -> None:
     for step in (1, 2):
         checkpoints(tmp_path).save({"weight/a": torch.full((50,), float(step))}, position(step))
@@ -58,8 +59,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
         path.write_bytes(data[:-1])
     elif damage == "missing":
         path.unlink()
-    elif damage == "manifest":
-        (path.parent / "manifest.json").write_text('{"identity": "run", "sha256": {}}')
+    elif damage == "added":
+        (path.parent / "more.json").write_text("{}")
+    elif damage == "sums":
+        (path.parent / "SHA256SUMS").write_text("")
     else:
         path.write_bytes(b"")
     found = checkpoints(tmp_path).latest()
@@ -95,10 +98,9 @@ def test_a_checkpoint_that_another_version_of_the_program_wrote_is_passed_over(t
     for step in (1, 2):
         checkpoints(tmp_path).save({"weight/a": torch.ones(1)}, position(step))
     newest = sorted(tmp_path.iterdir())[-1]
-    (newest / "position.json").write_text(json.dumps({"step": 2, "evaluations": [], "of_the_future": 1}))
-    manifest = json.loads((newest / "manifest.json").read_text())
-    manifest["sha256"]["position.json"] = sha256_of(newest / "position.json")
-    (newest / "manifest.json").write_text(json.dumps(manifest))
+    future = {"step": 2, "evaluations": [], "of_the_future": 1}
+    (newest / "position.json").write_text(json.dumps({"identity": "run", "position": future}))
+    seal(newest)
     told: list[str] = []
     found = checkpoints(tmp_path).latest(told.append)
     assert found is not None
@@ -119,8 +121,38 @@ def test_there_is_none_before_the_first(tmp_path: Path) -> None:
     assert checkpoints(tmp_path / "never").latest() is None
 
 
-def test_a_full_disk_is_told_apart_from_other_failures_of_safetensors() -> None:
+class OnADisk(Checkpoints):
+    """On one that is full at the times that are said."""
+
+    def __init__(self, folder: Path, full: list[bool]) -> None:
+        super().__init__(folder, keep=2, identity="run")
+        self._full = full
+
+    def save(self, tensors: dict[str, torch.Tensor], position: Position) -> None:
+        if self._full.pop(0):
+            raise DiskFull
+        super().save(tensors, position)
+
+
+def test_a_full_disk_costs_checkpoints_and_the_third_in_a_row_ends_the_training(tmp_path: Path) -> None:
+    told: list[str] = []
+    run = OnADisk(tmp_path, [False, True, True, False, True, True, True])
+    for step in range(6):
+        run.save_or_miss({"weight/a": torch.ones(1)}, position(step), told.append)
+    with pytest.raises(DiskFull):
+        run.save_or_miss({"weight/a": torch.ones(1)}, position(6), told.append)
+    assert [words.split(":")[0] for words in told] == [f"No checkpoint at step {step}" for step in (1, 2, 4, 5)]
+    found = checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.position == position(3)
+
+
+def test_a_full_disk_is_told_apart_from_other_failures_of_libraries(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull), writing():
+        make_tokenizer().backend_tokenizer.save("/dev/full")
     with pytest.raises(DiskFull), writing():
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(DiskFull), writing():
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
     with pytest.raises(SafetensorError), writing():
         raise SafetensorError("Error while deserializing header: header too large")

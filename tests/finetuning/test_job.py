@@ -28,7 +28,6 @@ from shared.repositories.jobs import Claim, JobRepository
 from shared.training_config import FineTuningConfig
 from tests.finetuning.installation import Installation, install
 from worker.adapter_files import check_files
-from worker.finetuning.job import check_disk
 from worker.finetuning.job_report import MAX_METRICS_EVENTS, JobReport
 from worker.finetuning.reports import EvaluationProgress, StepMetrics, TrainingStarted
 
@@ -222,10 +221,10 @@ def test_an_unknown_base_model_is_said(installation: Installation, tmp_path: Pat
         installation.run(installation.claim(installation.create()))
 
 
-def test_too_little_disk_space_is_said_in_numbers(tmp_path: Path) -> None:
-    check_disk(tmp_path, 1)
-    with pytest.raises(DiskFull, match=r"needs 1,000,000,000,000 MB of disk space and [\d,]+ MB are free"):
-        check_disk(tmp_path, 10**18)
+def test_a_training_that_would_not_leave_the_reserve_free_does_not_start(installation: Installation) -> None:
+    short = replace(installation, settings=installation.settings.model_copy(update={"min_free_bytes": 10**18}))
+    with pytest.raises(DiskFull, match=r"The training needs [\d,.]+ MB of disk space .* MB are missing"):
+        short.run(short.claim(short.create()))
 
 
 class _Recording(ClaimedJob):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,12 @@ def _link(folder: Path) -> None:
     (folder / WEIGHTS).symlink_to(folder.parent / WEIGHTS)
 
 
+def _rewrite(folder: Path, old: str, new: str) -> None:
+    text = (folder / MANIFEST).read_text()
+    assert old in text
+    (folder / MANIFEST).write_text(text.replace(old, new, 1))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -165,6 +172,9 @@ def _link(folder: Path) -> None:
         (lambda folder: (folder / WEIGHTS).unlink(), "missing"),
         (lambda folder: (folder / MANIFEST).unlink(), "manifest"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest"),
+        (lambda folder: _rewrite(folder, '"base_model": "demo"', '"base_model": "dEmo"'), "manifest is damaged"),
+        (lambda folder: _rewrite(folder, "{\n", "{ \n"), "manifest is damaged"),
+        (lambda folder: _rewrite(folder, '"manifest_sha256": "', '"manifest_sha256":  "'), "manifest is damaged"),
     ],
 )
 def test_a_damaged_folder_is_broken_and_says_why(
@@ -174,3 +184,11 @@ def test_a_damaged_folder_is_broken_and_says_why(
     damage(folder)
     with pytest.raises(AdapterBroken, match=reason):
         check_files(folder)
+
+
+def test_a_folder_in_the_place_of_another_version_is_broken(quick_config: FineTuningConfig, tmp_path: Path) -> None:
+    lineage = replace(LINEAGE, version_id="version-1")
+    stage(trained("gpt2", quick_config), make_tokenizer(), tmp_path / "version-1", lineage)
+    assert check_files(tmp_path / "version-1", "version-1").version_id == "version-1"
+    with pytest.raises(AdapterBroken, match="another version"):
+        check_files(tmp_path / "version-1", "version-2")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from shared.database import Database
-from shared.errors import AdapterBroken, AdapterNotFound
+from shared.errors import AdapterBroken, AdapterNotFound, VersionNotFound
 from shared.messages import Question, Sampling, Turn
 from shared.models import AdapterVersion
 from shared.repositories.adapters import AdapterRepository
@@ -43,6 +44,40 @@ def test_without_an_adapter_yet_the_base_model_answers_and_says_so(registry: Reg
     assert responder.fallback_reason == (
         "No adapter 'default'; GET /fine-tuning/adapters lists them. The base model 'demo' answered."
     )
+
+
+class DeletingStorage(Storage):
+    """At the first look at a version's files, another one is promoted and this one is deleted."""
+
+    def __init__(self, root: Path, database: Database) -> None:
+        super().__init__(root)
+        self._database = database
+        self._is_over = False
+
+    def version(self, version_id: str) -> Path:
+        folder = super().version(version_id)
+        if not self._is_over:
+            self._is_over = True
+            with self._database.write() as session:
+                adapters = AdapterRepository(session)
+                live = adapters.resolve("default", "default", None)
+                other = next(one for one in adapters.versions(adapters.get("default", "default")) if one is not live)
+                adapters.promote("default", "default", other.number, "test")
+                adapters.delete_version("default", "default", live.number)
+            shutil.rmtree(folder)
+        return folder
+
+
+def test_a_version_that_is_deleted_after_it_was_looked_up_is_no_reason_to_fall_back(
+    database: Database, storage: Storage, gpt2: Path
+) -> None:
+    publish(database, storage, gpt2, "default", 1), publish(database, storage, gpt2, "default", 2)
+    registry = Registry(database, DeletingStorage(storage.root, database), allows_fallback=True)
+    responder = registry.responder_for(question("default"))
+    assert responder.version is not None
+    assert (responder.version.number, responder.fallback_reason) == (1, None)
+    with pytest.raises(VersionNotFound):
+        registry.responder_for(question("default", version=2, fallback=False))
 
 
 def test_nothing_falls_back_where_question_or_settings_forbid_it(

@@ -26,7 +26,7 @@ from tests.inference.tiny import add_nan, flip_a_byte, publish
 from tests.waiting import until
 from worker.adapter_files import MANIFEST, Manifest, list_files
 from worker.inference.engine import BatchEngine
-from worker.inference.heartbeat import Heartbeat
+from worker.inference.heartbeat import Heartbeat, Keeper
 from worker.inference.models import LoadedModels, load_base
 from worker.inference.preloading import Preloader
 from worker.inference.preparation import Preparation
@@ -350,6 +350,23 @@ def test_questions_are_kept_by_who_works_on_them(settings: Settings, client: Cli
         stream.close()
 
 
+def test_the_keeper_keeps_what_is_in_work_and_nothing_else(settings: Settings, client: Client) -> None:
+    owner, thief = (QuestionStream(connect(settings.resolved_redis_url), name, 0.3) for name in ("owner", "thief"))
+    for stream in (owner, thief):
+        stream.join()
+    client.ask(), client.ask()
+    kept, let_be = owner.pull(2, None)
+    keeper = Keeper(owner, lambda: [kept.entry_id], interval_seconds=0.01)
+    keeper.start()
+    stolen: list[str] = []
+    until(lambda: bool(stolen.extend(one.entry_id for one in thief.claim(2)) or stolen))
+    assert stolen == [let_be.entry_id]
+    keeper.stop()
+    until(lambda: bool(stolen.extend(one.entry_id for one in thief.claim(2)) or kept.entry_id in stolen))
+    for stream in (owner, thief):
+        stream.close()
+
+
 def test_a_worker_outlives_a_restart_of_redis(
     redis_binary: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, gpt2: Path
 ) -> None:
@@ -380,15 +397,7 @@ def test_a_worker_outlives_a_restart_of_redis(
 
 
 def test_a_heartbeat_shows_the_worker_until_it_leaves(settings: Settings, database: Database) -> None:
-    questions = QuestionStream(connect(settings.resolved_redis_url), "inference@here")
-    heartbeat = Heartbeat(
-        database,
-        questions,
-        "inference@here",
-        details=lambda: {"loaded_models": []},
-        entries=list,
-        interval_seconds=0.01,
-    )
+    heartbeat = Heartbeat(database, "inference@here", details=lambda: {"loaded_models": []}, interval_seconds=0.01)
 
     def alive() -> list[str]:
         with database.read() as session:
@@ -398,7 +407,6 @@ def test_a_heartbeat_shows_the_worker_until_it_leaves(settings: Settings, databa
     until(lambda: alive() == ["inference@here"])
     heartbeat.stop()
     assert alive() == []
-    questions.close()
 
 
 def process(settings: Settings) -> subprocess.Popen[bytes]:
@@ -415,7 +423,8 @@ def test_the_questions_of_a_killed_worker_are_answered_by_another(
     settings: Settings, client: Client, new_worker: Callable[[], Worker]
 ) -> None:
     killed = process(settings)
-    ids = [client.ask("y" * length, num_tokens=80) for length in (3, 9)]
+    late = time.time() + 600
+    ids = [client.ask("y" * (number % 9), num_tokens=80, deadline=late) for number in range(40)]  # more than fit
     next(client.replies(ids[0]))
     killed.send_signal(signal.SIGSTOP)  # so that it ends in the middle, whatever the scheduler does
     killed.kill()

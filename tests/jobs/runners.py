@@ -8,17 +8,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from shared.claimed_job import ClaimedJob
 from shared.errors import NothingToLearn
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
 
+RUNNER = "tests.jobs.runners:run"
+
 
 def run(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
-    """Does what the job's parameter `behaviour` says, and notes each start in a file."""
+    """Does what the job's parameter `behaviour` says, and notes each start in a file, and that it came to its end."""
     note(storage.root, job.claim.job_id, f"{os.getpid()}\n")
     BEHAVIOURS[job.claim.parameters["behaviour"]](job, should_stop)
+    (storage.root / f"{job.claim.job_id}.end").touch()
 
 
 def run_import(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
@@ -93,6 +98,40 @@ def stop_slowly(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
     threading.Event().wait(3.0)
 
 
+def tidy_up(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Succeeds, and then removes what it needs no more, which takes its time."""
+    succeed(job, should_stop)
+    threading.Event().wait(1.0)
+
+
+def count(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Reports for a second and a half, and then succeeds."""
+    for step in range(30):
+        job.report({"step": step})
+        threading.Event().wait(0.05)
+    succeed(job, should_stop)
+
+
+def abort(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """As a library does that has overwritten its memory."""
+    os.abort()
+
+
+def kill_worker(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Takes along the process that watches over it: the fork server's parent."""
+    os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+    threading.Event().wait()
+
+
+def ignore_all(job: ClaimedJob, should_stop: Callable[[], bool]) -> None:
+    """Tells its process ids, its helper's too, and then neither ends nor looks up, as in an endless step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    helper = os.fork()
+    if helper:
+        job.log("ignoring all", data={"pids": [os.getpid(), helper]})
+    threading.Event().wait()
+
+
 BEHAVIOURS = {
     function.__name__: function
     for function in (
@@ -105,5 +144,10 @@ BEHAVIOURS = {
         work_until_stopped,
         hang,
         stop_slowly,
+        tidy_up,
+        count,
+        abort,
+        kill_worker,
+        ignore_all,
     )
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from shared.models import Job
 from shared.repositories.jobs import JobRepository
 from tests.jobs.conftest import Bench
 from tests.jobs.runners import starts
-from worker.jobs.child import forkserver_for
+from tests.waiting import until
+from worker.jobs.child import EXIT_YIELDED, forkserver_for, live_until
 from worker.jobs.oom_kills import oom_kills
 
 
@@ -42,6 +46,13 @@ def test_two_deliveries_of_one_message_run_the_job_once(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     assert len(starts(bench.settings.data_dir, job_id)) == 1
+
+
+def test_a_job_that_has_succeeded_may_tidy_up(bench: Bench) -> None:
+    job_id = bench.create("tidy_up")
+    bench.supervisor.work()
+    assert bench.job(job_id).status == "succeeded"
+    assert (bench.settings.data_dir / f"{job_id}.end").exists()
 
 
 def test_an_expected_failure_ends_the_job_with_its_code_and_no_second_attempt(bench: Bench) -> None:
@@ -173,6 +184,31 @@ def test_a_job_without_progress_is_stopped_and_tried_again(bench: Bench) -> None
     job = bench.job(job_id)
     assert (job.status, job.num_crashes) == ("failed", 2)
     assert "no progress" in str(job.error_detail)
+
+
+def test_a_trainer_ends_with_its_lease_while_its_supervisor_waits_for_the_database(bench: Bench) -> None:
+    bench.supervisor.settings = bench.settings.model_copy(update={"lease_seconds": 1.0, "heartbeat_seconds": 0.1})
+    job_id = bench.create("hang")
+    thread = bench.work_in_background()
+    bench.wait_for(job_id, "hanging")
+    (pid,) = starts(bench.settings.data_dir, job_id)
+    with bench.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(priority=1))  # and keeps the row locked
+        until(lambda: not is_running(pid), timeout_seconds=5)
+    until(lambda: bench.job(job_id).attempt == 2)
+    assert bench.job(job_id).num_crashes == 0
+    bench.move("cancel", job_id)
+    thread.join(20)
+
+
+def test_a_trainer_ends_with_its_lease_when_its_supervisor_is_frozen() -> None:
+    deadlines, to_child = Pipe(duplex=False)
+    trainer = multiprocessing.get_context("spawn").Process(target=live_until, args=(deadlines,))
+    trainer.start()
+    to_child.send(time.monotonic() + 60.0)
+    to_child.send(time.monotonic() + 0.5)  # and is not heard of again
+    trainer.join(30)
+    assert trainer.exitcode == EXIT_YIELDED
 
 
 def _take_over(bench: Bench, job_id: str) -> None:

@@ -189,6 +189,8 @@ def write(name: str, text: str) -> Callable[[Path], object]:
         (write("adapter_config.json", "[" * 100_000), "not JSON"),
         (write("adapter_model.safetensors", "nonsense"), "weights are missing or cannot be read"),
         (write("tokenizer.json", "{"), "tokenizer files cannot be loaded"),
+        (write("chat_template.jinja", "{% for a in range(9) %}{% endfor %}"), "chat template that is not its base"),
+        (lambda folder: change_config(folder, lora_alpha=10**400), "far too large"),
         (lambda folder: change_config(folder, peft_type="IA3"), "not LoRA"),
         (lambda folder: change_config(folder, modules_to_save=["lm_head"]), "modules_to_save"),
         (lambda folder: change_config(folder, target_modules="(a+)+$"), "regular expression"),

@@ -124,6 +124,6 @@ def test_a_base_model_whose_generation_settings_contradict_themselves_can_be_mer
     shutil.copytree(installation.base, base)
     settings = json.loads((base / "generation_config.json").read_text()) | {"temperature": 0.9, "top_p": 0.6}
     (base / "generation_config.json").write_text(json.dumps(settings))
-    save_merged(str(base), installation.folder("handbook"), tmp_path / "merged", None)
+    save_merged(str(base), installation.folder("handbook"), tmp_path / "merged", installation.settings)
     merged = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
     assert (merged["temperature"], merged["do_sample"]) == (0.9, True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
@@ -130,3 +131,20 @@ def test_a_transaction_that_its_process_left_idle_is_ended_by_the_server(on_post
         freeze()
     with on_postgres.write() as session:
         session.execute(text("DELETE FROM jobs"))
+
+
+def test_a_write_that_failed_gives_its_turn_to_the_next_thread(database: Database) -> None:
+    def write(order: list[str], name: str) -> None:
+        with database.write() as session:
+            session.execute(text("SELECT 1"))
+            order.append(name)
+
+    with pytest.raises(SQLAlchemyError), database.write() as session:
+        session.execute(text("SELECT 1")).columns("nothing").all()
+    order: list[str] = []
+    threads = [threading.Thread(target=write, args=(order, name)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)  # less than a thread would wait for a turn that never comes
+    assert sorted(order) == ["one", "two"]

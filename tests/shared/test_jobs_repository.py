@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
-from shared.database import Database
+from shared.database import Database, now
 from shared.errors import IllegalTransition, JobNotFound, NothingToLearn, Superseded
 from shared.models import Job
 from shared.repositories.jobs import Claim, JobRepository
@@ -55,6 +55,15 @@ def test_only_one_of_many_claimants_gets_a_job(database: Database) -> None:
 def test_jobs_are_claimed_by_priority_and_then_by_age(database: Database) -> None:
     old, new, urgent = create(database), create(database), create(database, priority=-1)
     assert [claim(database).job_id for _ in range(3)] == [urgent, old, new]  # type: ignore[union-attr]
+
+
+def test_a_job_that_was_queued_before_the_clock_was_set_back_is_claimed_all_the_same(database: Database) -> None:
+    job_id = create(database)
+    with database.write() as session:
+        session.execute(update(Job).values(queued_at=now() + 7200.0))
+        held = JobRepository(session).claim_next("training", "me", 60.0, waited_seconds=2.0)
+    assert held is not None
+    assert held.job_id == job_id
 
 
 def test_a_job_that_waits_is_claimed_only_after_the_other_succeeded(database: Database) -> None:

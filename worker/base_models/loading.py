@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
 import threading
@@ -28,6 +29,11 @@ PROBE_SECONDS = 3.0
 # transformers would otherwise ask a service on the hub to convert weights of the older format, behind our back.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
+_PROGRAMS = frozenset(("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"))
+
+# What transformers raises for configurations, tokenizers and weights that contradict themselves or each other.
+_FAULTS_OF_FILES = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 
 
@@ -51,8 +57,10 @@ def import_transformers() -> None:
 def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
     """The model's configuration; raises an error of the `BaseModelError` branch."""
     import_transformers()
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
+    _check_no_adapter(name)
+    _check_no_program(name, _load(PretrainedConfig.get_config_dict, name, cache_dir)[0])
     config: PretrainedConfig = _load(AutoConfig.from_pretrained, name, cache_dir)
     return config
 
@@ -61,7 +69,9 @@ def load_tokenizer(name: str, cache_dir: Path | None = None) -> PreTrainedTokeni
     """The model's tokenizer. Where it has no pad token, the end token pads (masks tell them apart)."""
     import_transformers()
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    _check_no_program(name, _load(get_tokenizer_config, name, cache_dir))
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer.from_pretrained, name, cache_dir)
     if tokenizer.eos_token_id is None:
         raise BaseModelUnsupported(f"The tokenizer of '{name}' has no end token, so answers would never end.")
@@ -91,7 +101,10 @@ def load_model(
     config = load_config(name, cache_dir)
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     dtype = dtype or torch.float32
-    load = partial(_load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype)
+    is_local = is_path(name) or name == DEMO_MODEL
+    load = partial(
+        _load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype, use_safetensors=is_local or None
+    )
     if quantization != "none":
         return load_quantized(load, quantization, dtype)
     model: PreTrainedModel = load()
@@ -102,6 +115,8 @@ def _load(load: Callable[..., Any], name: str, cache_dir: Path | None, **options
     """What `load`, a `from_pretrained`, gives: from the disk if it has all of it, so that no hub is asked without
     need (its client tries for half a minute a file when there is no network), else from the hub."""
     options = {**options, "cache_dir": cache_dir, "trust_remote_code": False}
+    if is_path(name):
+        _check_folder(name)
     with _explained(name):
         try:
             return load(source_of(name), local_files_only=True, **options)
@@ -110,6 +125,53 @@ def _load(load: Callable[..., Any], name: str, cache_dir: Path | None, **options
                 raise
         _check_reachable(name)
         return load(source_of(name), **options)
+
+
+def _check_folder(name: str) -> None:
+    """Refuses a folder whose weights could only be read from pickles."""
+    folder = Path(source_of(name))
+    for index in folder.glob("*.index.json"):
+        _check_index(name, index)
+    is_whole = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    if folder.is_dir() and not is_whole:
+        raise BaseModelUnsupported(
+            f"The weights in '{name}' are a pickle, which can run code when it is read, so it is never opened; save "
+            "them as safetensors: save_pretrained of a current transformers writes them."
+        )
+
+
+def _check_no_adapter(name: str) -> None:
+    """Refuses a folder that leads to another model: transformers would load what it names as its base model. (An
+    adapter's tokenizer may be loaded.)"""
+    if is_path(name) and (Path(source_of(name)) / "adapter_config.json").exists():
+        raise BaseModelUnsupported(
+            f"'{name}' holds an adapter and not a base model; name the base model, and import the adapter."
+        )
+
+
+def _check_index(name: str, index: Path) -> None:
+    """The files that an index of weights names lie beside it."""
+    try:
+        named = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BaseModelUnsupported(f"'{name}' has an index of its weights that cannot be read.") from error
+    if any(not isinstance(one, str) or one in (".", "..") or "/" in one or "\\" in one for one in named):
+        raise BaseModelUnsupported(f"The index of the weights in '{name}' names files outside that folder.")
+
+
+def _check_no_program(name: str, content: Any) -> None:
+    """Refuses a configuration that asks for programs of its own, before anything is made of it."""
+    if isinstance(content, dict):
+        if asked := sorted(_PROGRAMS & content.keys()):
+            raise BaseModelUnsupported(
+                f"The base model '{name}' asks for code of its own ({asked[0]}), which is never run; use a model that "
+                "transformers knows, or take that key out of its configuration."
+            )
+        for one in content.values():
+            _check_no_program(name, one)
+    elif isinstance(content, list):
+        for one in content:
+            _check_no_program(name, one)
 
 
 def _check_reachable(name: str) -> None:
@@ -137,11 +199,20 @@ def _offline(name: str) -> BaseModelOffline:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        StrictDataclassError,
+    )
+    from safetensors import SafetensorError
+    from torch import OutOfMemoryError
 
     try:
         yield
-    except (OSError, ValueError) as error:
+    except OutOfMemoryError:  # is a RuntimeError, and no fault of the files
+        raise
+    except (*_FAULTS_OF_FILES, SafetensorError, StrictDataclassError) as error:
         causes = list(_causes(error))
         if any(isinstance(cause, GatedRepoError | RepositoryNotFoundError) for cause in causes):
             raise BaseModelNotFound(

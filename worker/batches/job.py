@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shared.claimed_job import ClaimedJob
+from shared.disk import DiskRoom
 from shared.errors import DocumentNotFound, Superseded
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
@@ -20,6 +21,8 @@ from worker.batches.openai_batch import OpenAIBatch
 from worker.batches.output import OutputFile
 from worker.batches.questions import BackgroundQuestions, connect
 from worker.batches.reporting import Capacity, Reporting
+
+_SPACE_PER_BYTE = 4  # of the questions: their answers, and the files that are made of them in the end
 
 LineType = TypeVar("LineType", bound=Line)
 
@@ -42,7 +45,7 @@ def _run(
     capacity = Capacity(job.database, settings.max_batch_size)
     questions = BackgroundQuestions(client, job.claim.job_id, batch.question, capacity.limit, result_of=batch.result_of)
     try:
-        _answer(batch, job, storage, questions, capacity, should_stop)
+        _answer(batch, job, settings, storage, questions, capacity, should_stop)
     except Superseded:
         if _is_cancelled(job):  # else another attempt waits for these answers
             questions.close(is_abandoned=True)
@@ -54,6 +57,7 @@ def _run(
 def _answer(
     batch: Batch[LineType],
     job: ClaimedJob,
+    settings: Settings,
     storage: Storage,
     questions: BackgroundQuestions[LineType],
     capacity: Capacity,
@@ -62,6 +66,7 @@ def _answer(
     """Answers the lines, and ends the job unless it is to go on later."""
     source = _source(job, storage, batch.document_id)
     checked = batch.check(source)
+    DiskRoom.of(settings).require(_SPACE_PER_BYTE * source.stat().st_size, "The batch")
     with OutputFile(storage.batch_output(job.claim.job_id)) as output:
         report = Reporting(job, output, capacity, checked)
         is_whole = answer_lines(

@@ -16,6 +16,8 @@ _ENCODING_BY_BOM = (
 # Control characters but tab and newline, soft hyphens, zero-width signs, and halves of UTF-16 pairs (JSON's \ud800).
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u2060\ufeff\ud800-\udfff]")
 
+_MANY_LINE_ENDS = re.compile(r"\n{3,}")
+
 
 def decode(data: bytes, declared: str | None = None) -> str:
     """The text of `data`: by its byte order mark, else the `declared` encoding, UTF-8 or Windows-1252."""
@@ -33,20 +35,29 @@ def decode(data: bytes, declared: str | None = None) -> str:
 
 def tidy(text: str) -> str:
     """Running text: composed letters, single spaces, at most one empty line in a row."""
+    if _is_plain(text):
+        return " ".join(text.split())
     lines = (" ".join(line.split()) for line in _plain(text).split("\n"))
     return _few_empty_lines("\n".join(lines))
 
 
 def tidy_markup(text: str) -> str:
     """Text whose indentation means something: only line ends, letters and empty lines are made even."""
+    if _is_plain(text):
+        return text.rstrip()
     lines = (line.replace("\xa0", " ").rstrip() for line in _plain(text).split("\n"))
     return _few_empty_lines("\n".join(lines))
 
 
+def _is_plain(text: str) -> bool:
+    """One line of letters that are what they look like: most of a file of a million lines."""
+    return text.isascii() and text.isprintable()
+
+
 def _plain(text: str) -> str:
     with_newlines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n\n").replace("\u2028", "\n")
-    return unicodedata.normalize("NFC", _INVISIBLE.sub("", with_newlines))
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", _few_empty_lines(with_newlines)))
 
 
 def _few_empty_lines(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+    return _MANY_LINE_ENDS.sub("\n\n", text).strip("\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamples
-from shared.storage import disk_errors
+from shared.storage import disk_errors, is_sealed, seal
 from worker.base_models.formats import Example, Learnable, PreferencePair, PromptFormat, sequences
 from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
 from worker.data.split import (
@@ -92,8 +92,8 @@ def build(
 
 
 def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetOptions) -> None:
-    """Writes the dataset into `folder`, which is made: Arrow files for `datasets.load_from_disk`, and `dataset.json`.
-    The same dataset gives the same bytes. Raises `DiskFull`."""
+    """Writes the dataset into `folder`, which is made: Arrow files for `datasets.load_from_disk`, `dataset.json`, and
+    their sums. The same dataset gives the same bytes. Raises `DiskFull`."""
     from datasets import DatasetDict, disable_progress_bars
 
     disable_progress_bars()
@@ -110,14 +110,18 @@ def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetO
         # An empty part is left out: `datasets` writes it but cannot read it back.
         DatasetDict({name: _arrow(items) for name, items in parts.items() if items}).save_to_disk(str(folder))
         (folder / "dataset.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        seal(folder)
 
 
 def load(folder: Path) -> tuple[list[Learnable], list[Learnable]]:
-    """(training, validation) examples and preference pairs of a saved dataset; validation may be empty."""
+    """(training, validation) examples and preference pairs of a saved dataset; validation may be empty. Every file is
+    compared with its sum first. Raises `DatasetError`."""
     from datasets import load_from_disk
 
     if not (folder / "dataset.json").is_file():
         raise DatasetError("The dataset's files are missing; run the setup again.")
+    if not is_sealed(folder):
+        raise DatasetError("The dataset's files are damaged; run the setup again.")
     parts = load_from_disk(str(folder))
     return _examples(parts["train"]), _examples(parts["validation"]) if "validation" in parts else []
 

@@ -13,7 +13,8 @@ import datasets  # noqa: F401
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig  # noqa: F401
 
 from shared.claimed_job import ClaimedJob
-from shared.errors import DocumentError, Superseded
+from shared.disk import DiskRoom
+from shared.errors import CorruptDocument, DocumentError, Superseded
 from shared.ids import new_id
 from shared.models import Dataset, Document
 from shared.repositories.datasets import DatasetRepository
@@ -21,7 +22,7 @@ from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.setup_parameters import SetupParameters
-from shared.storage import Storage, publish_folder
+from shared.storage import Storage, publish_folder, sha256_of
 from worker.base_models.formats import format_of, longest_example
 from worker.base_models.loading import load_config, load_tokenizer
 from worker.data.dataset import BuiltDataset, build, save
@@ -31,6 +32,8 @@ from worker.data.methods import lessons_of
 from worker.data.pipeline import failure, require_some, title_of
 from worker.data.text_cache import TextCache
 from worker.data.texts import ExtractedText
+
+_SPACE_PER_BYTE = 4  # of the documents: their text, and tokens and labels of overlapping chunks
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def _read_documents(
     """Extracts one document after the other; one that fails is marked and does not disturb the others."""
     read, documents = ReadDocuments([], []), _documents(job, parameters)
     limits = ExtractionLimits(settings.extraction_timeout_seconds, settings.extraction_memory_bytes)
+    DiskRoom.of(settings).require(_SPACE_PER_BYTE * sum(one.size_bytes for one in documents), "The setup")
     for number, document in enumerate(documents):
         if should_stop():
             break
@@ -138,9 +142,17 @@ def _text_of(document: Document, limits: ExtractionLimits, storage: Storage) -> 
     cache = TextCache(storage)
     text = cache.find(document.sha256, document.kind)
     if text is None:
+        _check_bytes(document, storage)
         text = extract(document.kind, storage.document(document.id), limits)
         cache.keep(document.sha256, document.kind, text)
     return text
+
+
+def _check_bytes(document: Document, storage: Storage) -> None:
+    """Raises `CorruptDocument` unless the file is, byte for byte, what was uploaded."""
+    path = storage.document(document.id)
+    if not path.is_file() or sha256_of(path) != document.sha256:
+        raise CorruptDocument("The file is not what was uploaded any more; upload it again.")
 
 
 def _mark_failed(job: ClaimedJob, document: Document, error: DocumentError) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 
-from shared.storage import Storage, disk_errors, fsync_path
+from shared.storage import Storage, disk_errors, publish_file
 from worker.data.texts import EXTRACTOR_VERSION, ExtractedText
 
 
@@ -18,18 +18,20 @@ class TextCache:
     def find(self, sha256: str, kind: str) -> ExtractedText | None:
         try:
             head, _, body = self._storage.text(sha256).read_text(encoding="utf-8").partition("\n")
-            return ExtractedText.from_json(body) if json.loads(head) == _head(kind) else None
+            return ExtractedText.from_json(body) if json.loads(head) == _head(kind, body) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def keep(self, sha256: str, kind: str, text: ExtractedText) -> None:
         """Raises `DiskFull`. Whole or not there, also after a power cut."""
-        staged = self._storage.stage()
-        with disk_errors():
-            staged.write_text(json.dumps(_head(kind)) + "\n" + text.to_json(), encoding="utf-8")
-            fsync_path(staged)
-            os.replace(staged, self._storage.text(sha256))
+        staged, body = self._storage.stage(), text.to_json()
+        try:
+            with disk_errors():
+                staged.write_text(json.dumps(_head(kind, body)) + "\n" + body, encoding="utf-8", newline="\n")
+                publish_file(staged, self._storage.text(sha256))
+        finally:
+            staged.unlink(missing_ok=True)
 
 
-def _head(kind: str) -> dict[str, str | int]:
-    return {"kind": kind, "version": EXTRACTOR_VERSION}
+def _head(kind: str, body: str) -> dict[str, str | int]:
+    return {"kind": kind, "version": EXTRACTOR_VERSION, "sha256": hashlib.sha256(body.encode()).hexdigest()}

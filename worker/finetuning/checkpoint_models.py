@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from shared.claimed_job import ClaimedJob
-from shared.errors import AdapterBroken, DatabaseUnavailable, PublicationRefused, Superseded
+from shared.errors import AdapterBroken, DatabaseUnavailable, DiskFull, PublicationRefused, Superseded
 from shared.model_names import VERSION_PREFIX
 from shared.models import ModelCheckpoint
 from shared.openai_training import fine_tuned_name
@@ -47,7 +47,7 @@ class CheckpointModels:
         self._lineage = lineage
 
     def publish(self, model: PeftModel, config: FineTuningConfig, position: Position) -> None:
-        """Raises `Superseded` and `DiskFull`; other trouble costs the checkpoint and not the training."""
+        """Raises `Superseded`; other trouble, a full disk too, costs the checkpoint and not the training."""
         try:
             with self._job.database.read() as session:
                 is_published = ModelCheckpointRepository(session).of_step(self._job.claim.job_id, position.step)
@@ -58,11 +58,17 @@ class CheckpointModels:
 
     def _publish(self, model: PeftModel, config: FineTuningConfig, position: Position) -> None:
         metrics = metrics_at(position)
-        lineage = replace(self._lineage, config=config.model_dump(mode="json"), metrics=metrics, created_at=time.time())
         checkpoint_id = checkpoint_id_of(self._job.claim.job_id, position.step)
+        lineage = replace(
+            self._lineage,
+            config=config.model_dump(mode="json"),
+            metrics=metrics,
+            created_at=time.time(),
+            version_id=checkpoint_id,
+        )
         try:
             manifest = self._left_behind(checkpoint_id) or self._write(model, lineage, checkpoint_id)
-        except PublicationRefused as error:
+        except (PublicationRefused, DiskFull) as error:
             self._job.log(f"No checkpoint at step {position.step}: {error.detail}", level="warn")
             return
         checkpoint = ModelCheckpoint(
@@ -87,7 +93,7 @@ class CheckpointModels:
         if not folder.exists():
             return None
         try:
-            return check_files(folder)
+            return check_files(folder, checkpoint_id)
         except AdapterBroken:
             shutil.rmtree(folder)
             return None

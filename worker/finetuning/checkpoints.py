@@ -6,9 +6,10 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from shared.errors import DiskFull
 from shared.ids import new_id
-from shared.storage import disk_errors, publish_folder, sha256_of
+from shared.storage import FULL, disk_errors, is_sealed, make_folder, publish_folder, seal
 from worker.finetuning.reports import EvaluationMetrics
 
-WEIGHTS, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
+WEIGHTS, POSITION = "state.safetensors", "position.json"
+MOST_MISSED = 3  # checkpoints in a row, for want of disk space, until the training gives up
 _WEIGHT, _OPTIMIZER, _BEST = "weight/", "optimizer/", "best/"  # how the names of a checkpoint's tensors begin
 _STAGED = ".staged-"
-_NO_SPACE = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as safetensors words them
+_NO_SPACE = tuple(f"os error {number})" for number in FULL)  # as Rust words them
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +77,25 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.identity = identity
+        self._num_missed = 0
+
+    def save_or_miss(self, tensors: dict[str, Tensor], position: Position, tell: Callable[[str], None]) -> None:
+        """`save`, where a full disk costs the checkpoint and not the training: `tell` gets a sentence. The third in a
+        row that cannot be written raises `DiskFull`: then too much would be lost by a crash."""
+        try:
+            self.save(tensors, position)
+        except DiskFull:
+            self._num_missed += 1
+            if self._num_missed == MOST_MISSED:
+                raise
+            tell(f"No checkpoint at step {position.step}: the disk is full. Those before it stay; training goes on.")
+        else:
+            self._num_missed = 0
 
     def save(self, tensors: dict[str, Tensor], position: Position) -> None:
         """Writes beside, fsyncs, renames; then removes what is too old. Raises `DiskFull`, with nothing left behind."""
         with writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         staged = self.folder / f"{_STAGED}{new_id('')}"
         try:
             with writing():
@@ -112,24 +128,17 @@ class Checkpoints:
     def _write(self, staged: Path, tensors: dict[str, Tensor], position: Position) -> None:
         staged.mkdir()
         save_file(tensors, staged / WEIGHTS)
-        (staged / POSITION).write_text(json.dumps(asdict(position)))
-        sums = {name: sha256_of(staged / name) for name in (WEIGHTS, POSITION)}
-        (staged / MANIFEST).write_text(json.dumps({"identity": self.identity, "sha256": sums}))
+        (staged / POSITION).write_text(json.dumps({"identity": self.identity, "position": asdict(position)}))
+        seal(staged)
 
     def _load(self, folder: Path) -> Checkpoint:
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            identity = manifest["identity"]
-            damaged = [name for name, wanted in manifest["sha256"].items() if sha256_of(folder / name) != wanted]
-            is_complete = set(manifest["sha256"]) == {WEIGHTS, POSITION}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _Damaged(f"its manifest cannot be trusted ({type(error).__name__})") from error
-        if damaged or not is_complete:
+        if not is_sealed(folder):
             raise _Damaged("its files are damaged")
-        if identity != self.identity:
-            raise _OfAnotherRun
         try:
-            position = _position(json.loads((folder / POSITION).read_text()))
+            kept = json.loads((folder / POSITION).read_text())
+            if kept["identity"] != self.identity:
+                raise _OfAnotherRun
+            position = _position(kept["position"])
         except (KeyError, TypeError) as error:
             raise _Damaged("another version of this program wrote it") from error
         return Checkpoint(load_file(folder / WEIGHTS), position)
@@ -204,14 +213,19 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turns a full disk into `DiskFull`, also where safetensors reports it in words of its own."""
-    with disk_errors():
-        try:
-            yield
-        except SafetensorError as error:
-            if any(words in str(error) for words in _NO_SPACE):
-                raise DiskFull() from error
-            raise
+    """Turns a full disk into `DiskFull`, also where a library reports it in words of its own."""
+    with disk_errors(), _WordsOfRust():
+        yield
+
+
+class _WordsOfRust(AbstractContextManager[None]):
+    """Libraries written in Rust say it in a text: safetensors by an error of its own, tokenizers by a bare one."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind in (SafetensorError, Exception) and any(words in str(error) for words in _NO_SPACE):
+            raise DiskFull() from error
 
 
 def _position(data: dict[str, Any]) -> Position:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shared.errors import InvalidRequest, NothingToLearn, OutOfMemory
+from shared.storage import make_folder, publish_file
 from worker.base_models.formats import Learnable
 from worker.finetuning.batches import Split, fit
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
@@ -86,9 +87,9 @@ class Notches:
         if num_notches:
             staged = self._path.with_suffix(".staged")
             with writing():
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._path.parent)
                 staged.write_text(json.dumps({"num_notches": num_notches, "num_deaths": self._num_deaths}))
-                staged.replace(self._path)
+                publish_file(staged, self._path)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from transformers import PreTrainedTokenizerBase
 
 from shared.claimed_job import ClaimedJob
-from shared.errors import DatasetError, DiskFull, InvalidRequest, SetupFailed, Superseded
+from shared.disk import DiskRoom
+from shared.errors import DatasetError, InvalidRequest, SetupFailed, Superseded
 from shared.ids import new_id
 from shared.made_files import enter_made_file
 from shared.models import AdapterVersion, Dataset
@@ -28,7 +29,7 @@ from shared.repositories.adapters import AdapterRepository
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from shared.storage import Storage, free_bytes, publish_folder
+from shared.storage import Storage, publish_folder
 from shared.training_config import FineTuningConfig
 from worker.base_models.formats import Learnable
 from worker.base_models.loading import load_model, load_tokenizer
@@ -85,7 +86,7 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
 
     def load(config: FineTuningConfig) -> PeftModel:
         model = _load(config, settings)
-        check_disk(storage.root, needed_bytes(model, config, num_models))
+        DiskRoom.of(settings).require(needed_bytes(model, config, num_models), "The training")
         return model
 
     results = ResultFile(JobReport(job), folder / "metrics.csv") if work.has_result_file else None
@@ -119,16 +120,6 @@ def needed_bytes(model: PeftModel, config: FineTuningConfig, num_models: int = 1
     return 4 * num_parameters * (copies * (config.num_checkpoints + 1) + num_models) + SPARE_BYTES
 
 
-def check_disk(folder: Path, needed: int) -> None:
-    """Raises `DiskFull`, in numbers, unless `needed` bytes are free."""
-    free = free_bytes(folder)
-    if free < needed:
-        raise DiskFull(
-            f"The training needs {needed / 1e6:,.0f} MB of disk space and {free / 1e6:,.0f} MB are free; free some and "
-            "start the job again."
-        )
-
-
 def _read(job: ClaimedJob, storage: Storage) -> Work:
     """The parameters and the dataset; raises what is wrong with them."""
     parameters = job.claim.parameters
@@ -156,7 +147,7 @@ def _read(job: ClaimedJob, storage: Storage) -> Work:
         adapter=adapter,
         config=config,
         dataset=dataset,
-        prompt_format=_prompt_format(folder),
+        prompt_format=_prompt_format(folder, dataset),
         train_examples=lessons.train,
         validation_examples=lessons.validation,
         has_result_file=is_openai,
@@ -164,11 +155,16 @@ def _read(job: ClaimedJob, storage: Storage) -> Work:
     )
 
 
-def _prompt_format(folder: Path) -> str:
+def _prompt_format(folder: Path, dataset: Dataset) -> str:
+    """Raises `DatasetError` where the files are those of another dataset."""
     try:
-        return str(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["prompt_format"])
-    except (OSError, ValueError, KeyError) as error:
+        described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        fingerprint, prompt_format = described["fingerprint"], str(described["prompt_format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError("The dataset's description cannot be read; run the setup again.") from error
+    if fingerprint != dataset.fingerprint:
+        raise DatasetError("The dataset's files are those of another dataset; run the setup again.")
+    return prompt_format
 
 
 def _load(config: FineTuningConfig, settings: Settings) -> PeftModel:
@@ -217,7 +213,7 @@ def _publish(
 ) -> None:
     """Stages, verifies, renames, and only then enters the version: a row never lacks its files."""
     version_id, staged = new_id("version-"), storage.stage()
-    lineage = _lineage(job, work, metrics_of(outcome))
+    lineage = replace(_lineage(job, work, metrics_of(outcome)), version_id=version_id)
     try:
         manifest = stage(model, tokenizer, staged, lineage)
         _verify(model, staged, work)
@@ -234,19 +230,26 @@ def _publish(
         config=lineage.config,
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
     )
-    try:
-        _record(job, storage, work.adapter, version, results)
-    except Superseded:
-        # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
-        # commit that did happen, so they keep it.)
-        shutil.rmtree(storage.version(version_id), ignore_errors=True)
-        raise
+    enter_version(job, storage, work.adapter, version, results)
 
 
 @memory_errors()
 def _verify(model: PeftModel, staged: Path, work: Work) -> None:
     (probe,) = fit(work.train_examples[:1], NUM_PROBE_TOKENS, model.config)
     verify(model, staged, probe)
+
+
+def enter_version(
+    job: ClaimedJob, storage: Storage, adapter: str, version: AdapterVersion, results: ResultFile | None = None
+) -> None:
+    """Ends the job with a version whose folder is in its place; where the claim is lost, with no folder."""
+    try:
+        _record(job, storage, adapter, version, results)
+    except Superseded:
+        # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
+        # commit that did happen, so they keep it.)
+        shutil.rmtree(storage.version(version.id), ignore_errors=True)
+        raise
 
 
 def _record(

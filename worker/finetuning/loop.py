@@ -78,7 +78,7 @@ def train(
     `is_stopped`. After each epoch's evaluation, and the one that ends a training early, `snapshot` is shown the model;
     after a crash it may be shown the same step again. Raises `NothingToLearn`, `InvalidRequest` (early stopping without
     held-out examples), `NonFiniteLoss` (at the first such step or evaluation: the checkpoints stay those from before
-    it), `OutOfMemory` and `DiskFull`.
+    it), `OutOfMemory` and `DiskFull` (at the third checkpoint in a row that finds no space).
     """
     learner = Learner(model, config, split)
     with learner.running():
@@ -102,7 +102,11 @@ def _train(
     plan = Plan.of(len(examples), config)
     patience, device = config.early_stopping_patience, learner.accelerator.device
     evaluation_interval = config.evaluation_interval_steps if held_out else None
-    checkpoint = checkpoints.latest(lambda words: report(Notice(words, "warn"))) if checkpoints else None
+
+    def warn(words: str) -> None:
+        report(Notice(words, "warn"))
+
+    checkpoint = checkpoints.latest(warn) if checkpoints else None
     learner.accelerator.wait_for_everyone()  # all have read before the first writes
     if checkpoint:
         learner.restore(checkpoint.tensors)
@@ -136,7 +140,7 @@ def _train(
     def save() -> None:
         nonlocal saved_at, saved_step
         if checkpoints and learner.accelerator.is_main_process:
-            checkpoints.save(learner.capture() | best, position)
+            checkpoints.save_or_miss(learner.capture() | best, position, warn)
         saved_at, saved_step = time.monotonic(), position.step
 
     is_stopped = False

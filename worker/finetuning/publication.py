@@ -26,7 +26,8 @@ _RELOADED = "reloaded"
 @dataclass(frozen=True)
 class Lineage:
     """What the manifest says of the weights' origin. `base_model` is the name that the user gave (`demo` is the
-    model in `worker/base_models/demo/model`); `created_at` is in Unix seconds."""
+    model in `worker/base_models/demo/model`); `created_at` is in Unix seconds; `version_id` None: it
+    becomes no version."""
 
     base_model: str
     prompt_format: str
@@ -35,6 +36,7 @@ class Lineage:
     metrics: dict[str, Any]
     job_id: str | None
     created_at: float
+    version_id: str | None = None
 
 
 def metrics_of(outcome: TrainingOutcome) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def stage(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, li
             metrics=lineage.metrics,
             job_id=lineage.job_id,
             created_at=lineage.created_at,
+            version_id=lineage.version_id,
         )
         (folder / MANIFEST).write_text(manifest.to_json())
     return manifest

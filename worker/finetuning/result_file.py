@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from shared.errors import DiskFull
+from shared.storage import make_folder
 from worker.finetuning.checkpoints import writing
 from worker.finetuning.reports import EvaluationMetrics, Metrics, Report, StepMetrics
 
@@ -20,6 +23,7 @@ class ResultFile:
     def __init__(self, report: Report, path: Path) -> None:
         self._report = report
         self._path = path
+        self._unwritten = ""
 
     def __call__(self, metrics: Metrics) -> None:
         self._report(metrics)
@@ -31,6 +35,7 @@ class ResultFile:
 
     def write(self, target: Path) -> None:
         """The CSV; what is not known is empty. Raises `DiskFull`."""
+        self._flush()
         with writing(), target.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
@@ -38,11 +43,17 @@ class ResultFile:
 
     def _append(self, step: int, numbers: Sequence[float | None]) -> None:
         cells = ["" if number is None else f"{number:.6g}" for number in numbers]
+        # A row that a crash tore ends here, and is one by itself.
+        self._unwritten += "\n" + ",".join([str(step), *cells, "."])
+        with suppress(DiskFull):  # with the next row, or at the end
+            self._flush()
+
+    def _flush(self) -> None:
         with writing():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             with self._path.open("a", encoding="utf-8") as file:
-                # A row that a crash tore ends here, and is one by itself.
-                file.write("\n" + ",".join([str(step), *cells, "."]))
+                file.write(self._unwritten)
+        self._unwritten = ""
 
     def _rows(self) -> dict[int, list[str]]:
         """What was last said of each step."""

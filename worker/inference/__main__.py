@@ -16,7 +16,7 @@ from typing import Any
 from shared.database import Database
 from shared.settings import Settings, get_settings
 from shared.storage import Storage
-from worker.inference.heartbeat import Heartbeat
+from worker.inference.heartbeat import Heartbeat, Keeper
 from worker.inference.measures import Measures
 from worker.inference.models import LoadedModels, load_base
 from worker.inference.preloading import Preloader
@@ -44,21 +44,16 @@ def main(settings: Settings) -> None:
     service = InferenceService(
         questions, Preparation(registry, models), capacity=settings.max_batch_size, measures=measures
     )
-    heartbeat = Heartbeat(
-        database,
-        questions,
-        worker_id,
-        details=lambda: _details(settings, models, service, measures),
-        entries=service.entries,
-    )
+    heartbeat = Heartbeat(database, worker_id, details=lambda: _details(settings, models, service, measures))
+    keeper = Keeper(questions, service.entries)
     preloader = Preloader(registry, service.preload)
-    for thread in (heartbeat, preloader, recorder):
+    for thread in (heartbeat, keeper, preloader, recorder):
         thread.start()
     # The first adapter needs PEFT, whose import takes seconds; the base model can answer meanwhile.
     models.preload(settings.base_model).add_done_callback(lambda _: importlib.import_module("peft"))
     log.info("%s pulls questions", worker_id)
     service.run(stop)
-    for thread in (preloader, recorder, heartbeat):
+    for thread in (keeper, preloader, recorder, heartbeat):
         thread.stop()
     questions.close()
     log.info("%s stopped", worker_id)

@@ -10,7 +10,15 @@ from redis import Redis, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared.streams import ABORTS, BACKGROUND_QUESTIONS, GROUP, MAX_REPLIES, QUESTIONS, REPLY_TTL_SECONDS
+from shared.streams import (
+    ABORTS,
+    BACKGROUND_QUESTIONS,
+    CLAIM_AFTER_SECONDS,
+    GROUP,
+    MAX_REPLIES,
+    QUESTIONS,
+    REPLY_TTL_SECONDS,
+)
 
 Client = Any  # redis-py's own types name every answer of every protocol at once
 
@@ -34,7 +42,7 @@ class QuestionStream:
     background questions. Every call may raise `redis.RedisError`; after one, `join` makes the group anew if Redis lost
     it."""
 
-    def __init__(self, client: Client, worker_id: str, claim_after_seconds: float = 15.0) -> None:
+    def __init__(self, client: Client, worker_id: str, claim_after_seconds: float = CLAIM_AFTER_SECONDS) -> None:
         self._redis = client
         self._worker_id = worker_id
         self._claim_after_ms = int(claim_after_seconds * 1000)

@@ -139,10 +139,16 @@ class Registry:
         try:
             return Responder(row.base_model, self._opened(row, name))
         except AdapterBroken as error:
+            if self._is_deleted(row):  # after it was looked up: whoever is meant by now answers
+                return self._adapted(project_id, name, number)
             earlier = self._earlier(project_id, name, row, error) if number is None else None
             if earlier is None:
                 raise
             return earlier
+
+    def _is_deleted(self, version: AdapterVersion) -> bool:
+        with self._database.read() as session:
+            return AdapterRepository(session).is_deleted(version.id)
 
     def _checkpoint(self, project_id: str, checkpoint_id: str) -> Responder:
         with self._database.read() as session:
@@ -199,7 +205,7 @@ class Registry:
     def _verified(self, version_id: str, name: str, number: int | None) -> ServedVersion:
         """Compares every hash, so it runs once a version as long as the version stays in memory."""
         folder = self._storage.version(version_id)
-        manifest = check_files(folder)
+        manifest = check_files(folder, version_id)
         try:
             tokenizer = load_tokenizer(str(folder))
             prompt_format = PromptFormat(manifest.prompt_format)

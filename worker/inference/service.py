@@ -17,6 +17,7 @@ from redis import RedisError
 
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError
 from shared.messages import Answer, Question, Refusal, Usage
+from shared.streams import CLAIM_AFTER_SECONDS
 from worker.inference.choices import WrittenChoice
 from worker.inference.engine import Engine, Output
 from worker.inference.measures import Measures, times_of
@@ -62,7 +63,7 @@ class InferenceService:
         *,
         capacity: int,
         measures: Measures | None = None,
-        claim_after_seconds: float = 15.0,
+        claim_after_seconds: float = CLAIM_AFTER_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._questions = questions
@@ -95,7 +96,7 @@ class InferenceService:
         """Asks the loop to make a version ready that no question has asked for yet; from any thread."""
         self._preloads.put(responder)
 
-    def run(self, stop: threading.Event, grace_seconds: float = 20.0) -> None:
+    def run(self, stop: threading.Event, grace_seconds: float = 10.0) -> None:
         """Works until `stop`, then finishes what is in work, or hands it back after `grace_seconds`."""
         while not stop.is_set():
             self._turn(is_pulling=True)
@@ -331,12 +332,14 @@ class InferenceService:
     def _part(self) -> None:
         """Leaves the group, or lets others claim what is unfinished."""
         self._preparers.shutdown(wait=False, cancel_futures=True)
+        unfinished = self.entries()
+        self._flights.clear()  # nobody keeps them for us any more
         try:
-            self._questions.hand_back(self.entries())
-            if not self._flights and not self._dropped:
+            self._questions.hand_back(unfinished)
+            if not unfinished and not self._dropped:
                 self._questions.leave()
         except RedisError:  # others claim it a little later
-            log.warning("could not hand %d questions back", len(self._flights))
+            log.warning("could not hand %d questions back", len(unfinished))
 
 
 def _stepped(engine: Engine) -> list[Output]:

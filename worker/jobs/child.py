@@ -10,8 +10,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
@@ -50,8 +52,9 @@ def forkserver_for(runner: str) -> ForkServerContext:
     return context
 
 
-def run_claimed(claim: Claim, settings: Settings, runner: str) -> None:
-    """The child's whole life; exits with one of the codes above."""
+def run_claimed(claim: Claim, settings: Settings, runner: str, deadlines: Connection) -> None:
+    """The child's whole life; exits with one of the codes above. `deadlines` says until when it may live."""
+    threading.Thread(target=live_until, args=(deadlines,), name="live_until", daemon=True).start()
     _let_go_of_forkserver()
     _die_with_parent()
     go_first()
@@ -61,6 +64,21 @@ def run_claimed(claim: Claim, settings: Settings, runner: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     sys.exit(work_on(claim, settings, _load(runner), should_stop.is_set))
+
+
+def live_until(deadlines: Connection) -> None:
+    """Ends this process at the last of the moments (of `time.monotonic`) that came through `deadlines`: its lease ends
+    soon after. So it is gone before another attempt begins, even when its supervisor is frozen, or waits for a
+    database that does not answer."""
+    reason = "its lease was not renewed in time"
+    try:
+        ends_at = deadlines.recv()
+        while deadlines.poll(max(ends_at - time.monotonic(), 0.0)):
+            ends_at = deadlines.recv()
+    except (EOFError, OSError):
+        reason = "its supervisor is gone"
+    log.warning("this attempt ends: %s", reason)
+    os._exit(EXIT_YIELDED)  # at once, whatever the other threads wait for
 
 
 def work_on(claim: Claim, settings: Settings, run: Runner, should_stop: Callable[[], bool]) -> int:

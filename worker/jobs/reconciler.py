@@ -9,9 +9,11 @@ from typing import Any
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
+from shared.housekeeping.housekeeper import Housekeeper
 from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
+from worker.jobs.clock_jumps import ClockJumps
 from worker.jobs.supervisor import Supervisor
 from worker.registry.converter import find_converter
 
@@ -26,19 +28,25 @@ class Reconciler:
         self._supervisor = supervisor
         self._database = database
         self._settings = settings
+        self._jumps = ClockJumps(settings.lease_seconds)
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(step,), name=step.__name__, daemon=True)
             for step in (self.look_after_leases, self.take_up_waiting)
         ]
+        self._housekeeper = Housekeeper(database, settings) if supervisor.kind == "setup" else None
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+        if self._housekeeper is not None:
+            self._housekeeper.start()
 
     def stop(self) -> None:
         """Ends the threads and takes this worker off the list."""
         self._stopped.set()
+        if self._housekeeper is not None:
+            self._housekeeper.stop()
         try:
             with self._database.write() as session:
                 WorkerRepository(session).leave(self._supervisor.owner)
@@ -52,9 +60,15 @@ class Reconciler:
             if "export" in self._supervisor.others:  # so that the API can refuse at once what no worker can make
                 details["gguf"] = find_converter(self._settings) is not None
             WorkerRepository(session).beat(self._supervisor.owner, self._supervisor.kind, details)
-            freed = JobRepository(session).take_over_expired(self._settings.max_crashes)
+            freed = self._take_over(JobRepository(session))
         for job_id in freed:
             log.warning("job %s: its worker was silent for too long", job_id)
+
+    def _take_over(self, jobs: JobRepository) -> list[str]:
+        if not self._jumps.leases_can_be_trusted(jobs.clock()):
+            log.warning("the database's clock has jumped; no lease is taken for expired until each could be renewed")
+            return []
+        return jobs.take_over_expired(self._settings.max_crashes)
 
     def take_up_waiting(self) -> None:
         """Runs the jobs that have waited for longer than a message takes."""

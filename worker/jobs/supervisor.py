@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from types import MappingProxyType
@@ -54,15 +55,20 @@ class Supervisor:
         self.processes = processes
         self.oom_kills = oom_kills
         self._is_stopping = is_stopping
+        self._is_warm = False
         self._busy = threading.Lock()
 
     def work(self, waited_seconds: float = 0.0) -> None:
         """Runs the jobs that are due, until none is. Callers queue up: one job at a time."""
         with self._busy:
-            while not self._is_stopping() and (claim := self._claim_next(waited_seconds)) is not None:
+            self._warm_up()
+            while not self._is_stopping():
+                asked_at = time.monotonic()
+                if (claim := self._claim_next(waited_seconds)) is None:
+                    return
                 self.current_job = claim.job_id
                 try:
-                    self._run(claim)
+                    self._run(claim, asked_at)
                 finally:
                     self.current_job = None
 
@@ -81,23 +87,40 @@ class Supervisor:
             kinds = (self.kind, *self.others)
             return JobRepository(session).claim_next(kinds, self.owner, self.settings.lease_seconds, waited_seconds)
 
-    def _run(self, claim: Claim) -> None:
+    def _warm_up(self) -> None:
+        """Waits once until the fork server has imported what jobs need: a lease would run out meanwhile."""
+        if self._is_warm:
+            return
+        self._is_warm = True
+        first = self.processes.Process(target=int)
+        try:
+            first.start()
+            first.join()
+        except (OSError, EOFError) as error:
+            log.warning("the fork server does not start: %r", error)
+
+    def _run(self, claim: Claim, claimed_at: float) -> None:
         log.info("job %s: attempt %d starts", claim.job_id, claim.attempt)
+        lease = _Lease(self.settings, claimed_at)
         num_kills = self.oom_kills()
         runner = self.others.get(claim.kind, self.runner)
-        child = self.processes.Process(target=run_claimed, args=(claim, self.settings, runner), daemon=False)
+        arguments = (claim, self.settings, runner, lease.deadlines)
+        child = self.processes.Process(target=run_claimed, args=arguments, daemon=False)
         try:
             child.start()
         except (OSError, EOFError) as error:
             log.warning("job %s: its process did not start: %r", claim.job_id, error)
+            lease.close()
             return self._crash(claim, "The job's process could not be started.")
-        watch = _Watch(self._database, self.settings, claim, child, self._is_stopping)
+        watch = _Watch(self._database, self.settings, claim, lease, child, self._is_stopping)
         try:
             reason = watch.until_gone()
         finally:
             _kill_group(child)
-        # One that was asked to stop and had to be killed (in a long download, say) has not crashed.
-        if watch.is_asked_to_stop or child.exitcode == EXIT_YIELDED:
+            lease.close()
+        # One that was asked to stop and had to be killed (in a long download, say) has not crashed, nor has one whose
+        # lease could not be renewed.
+        if watch.is_asked_to_stop or lease.is_ending or child.exitcode == EXIT_YIELDED:
             self._settle(claim, JobRepository.hand_back)
         elif reason is not None:
             self._crash(claim, reason)
@@ -128,18 +151,51 @@ class Supervisor:
             self._doorbell.ring(kind, job_id)
 
 
+class _Lease:
+    """A claim's lease by this machine's monotonic clock, from the moment at which it was asked for. The child is told
+    through `deadlines` until when it may live, which is a little less."""
+
+    def __init__(self, settings: Settings, asked_at: float) -> None:
+        margin = min(2 * settings.heartbeat_seconds, settings.lease_seconds / 4)
+        self._usable_seconds = settings.lease_seconds - margin
+        self.deadlines, self._to_child = Pipe(duplex=False)
+        self.renewed(asked_at)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the child must be gone: soon another worker may take the job over."""
+        return time.monotonic() > self._usable_until
+
+    def renewed(self, asked_at: float) -> None:
+        self._usable_until = asked_at + self._usable_seconds
+        with suppress(OSError):  # the child is gone
+            self._to_child.send(self._usable_until)
+
+    def close(self) -> None:
+        self.deadlines.close()
+        self._to_child.close()
+
+
 class _Watch:
     """Watches one child: renews the lease, passes on cancel, pause and stop, and ends it if it hangs."""
 
     def __init__(
-        self, database: Database, settings: Settings, claim: Claim, child: BaseProcess, is_stopping: Callable[[], bool]
+        self,
+        database: Database,
+        settings: Settings,
+        claim: Claim,
+        lease: _Lease,
+        child: BaseProcess,
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._database = database
         self._settings = settings
         self._claim = claim
+        self._lease = lease
         self._child = child
         self._is_stopping = is_stopping
-        self._lease_ends = time.monotonic() + settings.lease_seconds
+        self._progress_at: float | None = None
+        self._progress_seen_at = time.monotonic()
         self._asked_to_stop_at: float | None = None
 
     @property
@@ -147,7 +203,8 @@ class _Watch:
         return self._asked_to_stop_at is not None
 
     def until_gone(self) -> str | None:
-        """Returns when the child has ended: why it was killed, or None if it ended by itself or lost its claim."""
+        """Returns when the child has ended: why it must be killed, or None if it ended by itself or lost its claim or
+        its lease."""
         while True:
             self._child.join(self._settings.heartbeat_seconds)
             if not self._child.is_alive():
@@ -155,35 +212,48 @@ class _Watch:
             try:
                 reason = self._tend(self._renewed())
             except Superseded:
+                self._let_it_tidy_up()
                 return None
-            if reason is not None:
+            if reason is not None or self._lease.is_ending:
                 return reason
 
-    def _renewed(self) -> tuple[Job, float] | None:
-        """The job's row and its seconds without progress; None while the database is away."""
+    def _let_it_tidy_up(self) -> None:
+        """A child that has succeeded may still remove its checkpoints; one that has lost its job may do nothing."""
+        try:
+            with self._database.read() as session:
+                job = session.get_one(Job, self._claim.job_id)
+        except DatabaseUnavailable:
+            return
+        if (job.status, job.attempt) == ("succeeded", self._claim.attempt):
+            self._child.join(self._settings.stop_timeout_seconds)
+
+    def _renewed(self) -> Job | None:
+        """The job's row; None while the database is away."""
         asked_at = time.monotonic()
         try:
             with self._database.write() as session:
-                jobs = JobRepository(session)
-                job = jobs.renew(self._claim, self._settings.lease_seconds)
-                silent_seconds = jobs.seconds_without_progress(self._claim)
+                job = JobRepository(session).renew(self._claim, self._settings.lease_seconds)
         except DatabaseUnavailable:
             return None
-        self._lease_ends = asked_at + self._settings.lease_seconds
-        return job, silent_seconds
+        self._lease.renewed(asked_at)
+        return job
 
-    def _tend(self, renewed: tuple[Job, float] | None) -> str | None:
+    def _tend(self, job: Job | None) -> str | None:
         """Why the child must be killed now, or None."""
-        if renewed is None:
-            margin = 2 * self._settings.heartbeat_seconds  # be gone before another worker may take over
-            is_expiring = time.monotonic() + margin > self._lease_ends
-            return "The database was away for longer than the job's lease." if is_expiring else None
-        job, silent_seconds = renewed
+        if job is None:
+            return None
+        silent_seconds = self._silent_seconds(job)
         if job.status == "pausing" or self._is_stopping():
             return self._ask_to_stop()
         if silent_seconds > self._settings.stall_timeout_seconds:
             return f"The job made no progress for {silent_seconds:.0f} seconds."
         return None
+
+    def _silent_seconds(self, job: Job) -> float:
+        """Since the attempt's last report, by our own clock: the database's may be set, or go on while we sleep."""
+        if job.progress_at != self._progress_at:
+            self._progress_at, self._progress_seen_at = job.progress_at, time.monotonic()
+        return time.monotonic() - self._progress_seen_at
 
     def _ask_to_stop(self) -> str | None:
         if self._asked_to_stop_at is None:

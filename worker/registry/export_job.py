@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from shared.claimed_job import ClaimedJob
+from shared.disk import DiskRoom
 from shared.errors import Superseded
 from shared.models import AdapterVersion
 from shared.registry_parameters import ExportParameters
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from shared.storage import Storage, disk_errors, fsync_path, sha256_of
+from shared.storage import Storage, disk_errors, publish_file, sha256_of
 from worker.adapter_files import check_files
 from worker.registry.archives import pack
 from worker.registry.converter import convert
@@ -62,9 +62,11 @@ def run_export(
         adapters = AdapterRepository(session)
         version = adapters.resolve(job.claim.project_id, parameters.adapter, parameters.version)
     adapter = storage.version(version.id)
-    check_files(adapter)
+    check_files(adapter, version.id)
     work = Work(job, parameters, version, settings, adapter, folder, should_stop)
-    folder.mkdir()
+    DiskRoom.of(settings).require(version.size_bytes, "The export")
+    with disk_errors():
+        folder.mkdir()
     try:
         if parameters.format == "hub":
             return _succeed(job, parameters, {"commit": push(hub(), parameters.repository or "", adapter)})
@@ -87,13 +89,13 @@ def _peft(work: Work) -> Path | None:
 
 def _merged(work: Work) -> Path | None:
     merged = work.folder / "merged"
-    save_merged(work.version.base_model, work.adapter, merged, work.settings.model_cache_dir)
+    save_merged(work.version.base_model, work.adapter, merged, work.settings)
     return _archive(work, merged) if work.go_on() else None
 
 
 def _gguf(work: Work) -> Path | None:
     merged, output = work.folder / "merged", work.folder / "export.gguf"
-    save_merged(work.version.base_model, work.adapter, merged, work.settings.model_cache_dir)
+    save_merged(work.version.base_model, work.adapter, merged, work.settings)
     kind = work.parameters.quantization or DEFAULT_GGUF_TYPE
     is_done = convert(work.settings, merged, output, kind, should_go_on=work.go_on)
     return output if is_done else None
@@ -112,9 +114,7 @@ def _keep(job: ClaimedJob, parameters: ExportParameters, made: Path, final: Path
         "content": f"/fine-tuning/exports/{job.claim.job_id}/content",
     }
     with disk_errors():
-        fsync_path(made)
-        os.replace(made, final)
-        fsync_path(final.parent)
+        publish_file(made, final)
     try:
         _succeed(job, parameters, found)
     except Superseded:

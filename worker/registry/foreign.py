@@ -73,6 +73,8 @@ def read_foreign(folder: Path, model: str | None, settings: Settings) -> Foreign
         configuration = read_configuration(folder)
     except AdapterBroken as error:
         raise _refused(error) from error
+    except OverflowError as error:  # a whole number that is no float
+        raise ImportRefused("The adapter's configuration holds numbers that are far too large.") from error
     return ForeignAdapter(folder, base_model, configuration, float(dropout))
 
 
@@ -142,6 +144,14 @@ def _tokenizer(adapter: ForeignAdapter, settings: Settings, model: PreTrainedMod
         raise ImportRefused(
             f"The adapter's tokenizer has {len(tokenizer)} tokens and the base model knows {num_known}; adapters that "
             "add tokens cannot be served."
+        )
+    if tokenizer.chat_template not in (
+        None,
+        load_tokenizer(adapter.base_model, settings.model_cache_dir).chat_template,
+    ):
+        raise ImportRefused(
+            "The adapter brings a chat template that is not its base model's; a template is a program, so a stranger's "
+            "is never run. Leave the tokenizer's files out to use the base model's."
         )
     return tokenizer
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.claimed_job import ClaimedJob
+from shared.disk import DiskRoom
 from shared.errors import ImportRefused, Superseded
 from shared.ids import new_id
 from shared.models import AdapterVersion
@@ -16,7 +17,7 @@ from shared.registry_parameters import ImportParameters, archive_kind
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from shared.storage import Storage, publish_folder
+from shared.storage import Storage, publish_folder, sha256_of
 from worker.adapter_files import Manifest
 from worker.finetuning.checkpoints import writing
 from worker.registry.archives import unpack
@@ -31,10 +32,12 @@ def run_import(job: ClaimedJob, settings: Settings, storage: Storage, should_sto
     source = storage.import_source(job.claim.job_id)
     work = source.with_name(f"{source.name}.{job.claim.attempt}")
     remove_leftovers(job, source.parent.iterdir())
+    # unpacked, and staged beside it
+    DiskRoom.of(settings).require(2 * sum(file.size_bytes for file in parameters.files), "The import")
     try:
-        work.mkdir()
-        (work / "sent").mkdir()
-        _lay_out(job, parameters, source, work / "sent", settings.max_import_bytes)
+        with writing():
+            (work / "sent").mkdir(parents=True)
+            _lay_out(job, parameters, source, work / "sent", settings.max_import_bytes)
         _publish(job, parameters, settings, storage, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -45,6 +48,8 @@ def _lay_out(job: ClaimedJob, parameters: ImportParameters, source: Path, folder
     """The adapter's files in `folder`, by their own names, which were checked."""
     if not source.is_dir():
         raise ImportRefused("The files to import are gone from the data folder; send them again.")
+    if any(not _is_as_sent(source / str(number), file.sha256) for number, file in enumerate(parameters.files)):
+        raise ImportRefused("The files to import are not what was sent any more; send them again.")
     kind = archive_kind(parameters.files[0].filename)
     if kind is not None:
         left_out = unpack(source / "0", kind, folder, max_bytes)
@@ -55,18 +60,23 @@ def _lay_out(job: ClaimedJob, parameters: ImportParameters, source: Path, folder
         os.link(source / str(number), folder / file.filename)
 
 
+def _is_as_sent(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
 def _publish(job: ClaimedJob, parameters: ImportParameters, settings: Settings, storage: Storage, work: Path) -> None:
     """Verifies, stages, renames, and only then enters the version: a row never lacks its files."""
     adapter = read_foreign(work / "sent", parameters.model, settings)
     job.log(f"Trying the adapter on {adapter.base_model}")
     origin = {"job_id": job.claim.job_id, "files": [file.model_dump() for file in parameters.files]}
+    version_id = new_id("version-")
     lineage = {
+        "version_id": version_id,
         "config": {**adapter.config, "imported": origin},
         "job_id": job.claim.job_id,
         "created_at": time.time(),
     }
     manifest = stage_foreign(adapter, work / "staged", settings, lineage)
-    version_id = new_id("version-")
     with writing():
         publish_folder(work / "staged", storage.version(version_id))
     try:

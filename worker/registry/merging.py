@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from shared.disk import DiskRoom
+from shared.settings import Settings
 from worker.base_models.loading import load_config, load_model, load_tokenizer
 from worker.finetuning.checkpoints import writing
 from worker.finetuning.loop import memory_errors
@@ -15,8 +17,10 @@ from worker.finetuning.lora import quiet_peft
 
 
 @memory_errors()
-def save_merged(base_model: str, adapter: Path, folder: Path, cache_dir: Path | None) -> None:
-    """Writes model and tokenizer as `from_pretrained` takes them. Merged in fp32, kept in the base's own precision."""
+def save_merged(base_model: str, adapter: Path, folder: Path, settings: Settings) -> None:
+    """Writes model and tokenizer as `from_pretrained` takes them. Merged in fp32, kept in the base's own precision.
+    Raises `DiskFull` unless there is room for it and for the file that is made of it."""
+    cache_dir = settings.model_cache_dir
     kept_as = getattr(load_config(base_model, cache_dir), "dtype", None) or torch.float32
     base = load_model(base_model, cache_dir=cache_dir, dtype=torch.float32)
     with quiet_peft():
@@ -24,6 +28,8 @@ def save_merged(base_model: str, adapter: Path, folder: Path, cache_dir: Path | 
     merged.to(dtype=kept_as)
     merged.config._name_or_path = ""  # our folder of the base model is nobody's business
     _mend_generation_config(merged)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in merged.parameters())
+    DiskRoom.of(settings).require(2 * size, "The export")
     with writing():
         merged.save_pretrained(str(folder))
         load_tokenizer(str(adapter)).save_pretrained(folder)

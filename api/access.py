@@ -1,0 +1,151 @@
+"""Who may do what: one table of all routes, and the one dependency that looks every request up in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final, Literal, cast
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from api.keys.ring import KEYLESS, Caller
+from api.services import Services
+from shared.api_keys import Scope
+from shared.errors import InsufficientScope, InvalidApiKey
+
+Public = Literal["public"]
+Route = tuple[str, str]
+
+_READ: Final[Scope] = "read"
+_QUERY: Final[Scope] = "query"
+_TRAIN: Final[Scope] = "train"
+_ADMIN: Final[Scope] = "admin"
+
+# Method and path of every route, and the scope that it takes. A route that is missing here is refused, and a test
+# fails for it. `/docs` and `/openapi.json` belong to no project and are served without a question.
+SCOPES: Mapping[Route, Scope | Public] = {
+    ("GET", "/"): "public",
+    ("GET", "/health/live"): "public",
+    ("GET", "/health/ready"): "public",
+    ("GET", "/metrics"): _ADMIN,  # shows all projects
+    ("GET", "/maintenance/doctor"): _ADMIN,  # looks at all projects
+    ("POST", "/maintenance/doctor"): _ADMIN,
+    ("POST", "/keys"): _ADMIN,
+    ("GET", "/keys"): _ADMIN,
+    ("DELETE", "/keys/{key_id}"): _ADMIN,
+    ("POST", "/webhooks"): _ADMIN,
+    ("GET", "/webhooks"): _ADMIN,
+    ("GET", "/webhooks/{webhook_id}"): _ADMIN,
+    ("DELETE", "/webhooks/{webhook_id}"): _ADMIN,
+    ("GET", "/webhooks/{webhook_id}/deliveries"): _ADMIN,
+    # Documents and files
+    ("POST", "/documents"): _TRAIN,
+    ("GET", "/documents"): _READ,
+    ("GET", "/documents/{document_id}"): _READ,
+    ("GET", "/documents/{document_id}/content"): _READ,
+    ("DELETE", "/documents/{document_id}"): _TRAIN,
+    ("POST", "/v1/files"): _TRAIN,
+    ("GET", "/v1/files"): _READ,
+    ("GET", "/v1/files/{file_id}"): _READ,
+    ("GET", "/v1/files/{file_id}/content"): _READ,
+    ("DELETE", "/v1/files/{file_id}"): _TRAIN,
+    ("POST", "/v1/uploads"): _TRAIN,
+    ("POST", "/v1/uploads/{upload_id}/parts"): _TRAIN,
+    ("POST", "/v1/uploads/{upload_id}/complete"): _TRAIN,
+    ("POST", "/v1/uploads/{upload_id}/cancel"): _TRAIN,
+    # Training
+    ("POST", "/fine-tuning/setup"): _TRAIN,
+    ("POST", "/fine-tuning/train"): _TRAIN,
+    ("GET", "/fine-tuning/status"): _READ,
+    ("GET", "/fine-tuning/jobs"): _READ,
+    ("GET", "/fine-tuning/jobs/{job_id}"): _READ,
+    ("POST", "/fine-tuning/jobs/{job_id}/cancel"): _TRAIN,
+    ("POST", "/fine-tuning/jobs/{job_id}/pause"): _TRAIN,
+    ("POST", "/fine-tuning/jobs/{job_id}/resume"): _TRAIN,
+    ("GET", "/fine-tuning/jobs/{job_id}/events"): _READ,
+    ("GET", "/fine-tuning/jobs/{job_id}/metrics"): _READ,
+    ("GET", "/fine-tuning/jobs/{job_id}/output"): _READ,
+    ("POST", "/v1/fine_tuning/jobs"): _TRAIN,
+    ("GET", "/v1/fine_tuning/jobs"): _READ,
+    ("GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}"): _READ,
+    ("POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel"): _TRAIN,
+    ("POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/pause"): _TRAIN,
+    ("POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/resume"): _TRAIN,
+    ("GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/events"): _READ,
+    ("GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints"): _READ,
+    # What was trained
+    ("GET", "/fine-tuning/adapters"): _READ,
+    ("GET", "/fine-tuning/adapters/{name}"): _READ,
+    ("POST", "/fine-tuning/adapters/{name}/promote"): _TRAIN,
+    ("POST", "/fine-tuning/adapters/{name}/rollback"): _TRAIN,
+    ("POST", "/fine-tuning/adapters/{name}/import"): _TRAIN,
+    ("DELETE", "/fine-tuning/adapters/{name}"): _TRAIN,
+    ("DELETE", "/fine-tuning/adapters/{name}/versions/{number}"): _TRAIN,
+    ("POST", "/fine-tuning/exports"): _TRAIN,
+    ("GET", "/fine-tuning/exports/{export_id}/content"): _READ,
+    ("DELETE", "/fine-tuning/exports/{export_id}"): _TRAIN,
+    ("GET", "/models"): _READ,
+    ("GET", "/v1/models"): _READ,
+    ("GET", "/v1/models/{model:path}"): _READ,
+    ("DELETE", "/v1/models/{model:path}"): _TRAIN,
+    # Questions
+    ("POST", "/query"): _QUERY,
+    ("POST", "/retrieval/search"): _QUERY,
+    ("POST", "/fine-tuning/query"): _QUERY,
+    ("GET", "/fine-tuning/answers"): _READ,
+    ("POST", "/fine-tuning/answers/{answer_id}/feedback"): _QUERY,
+    ("POST", "/v1/chat/completions"): _QUERY,
+    ("POST", "/v1/completions"): _QUERY,
+    ("POST", "/fine-tuning/batches"): _QUERY,
+    ("POST", "/v1/batches"): _QUERY,
+    ("GET", "/v1/batches"): _READ,
+    ("GET", "/v1/batches/{batch_id}"): _READ,
+    ("POST", "/v1/batches/{batch_id}/cancel"): _QUERY,
+}
+
+_NO_KEY = "This service needs an API key; send it as `Authorization: Bearer …`."
+_NOT_YET = (
+    "Without an API key only the machine itself is served: create one there with `finetuned keys create`, "
+    "and send it as `Authorization: Bearer …`."
+)
+_UNLISTED = "Nobody may use this route: it has no entry in the table of scopes."
+
+
+async def authorize(request: Request) -> Caller:
+    """Who asks, if he may. Async, so that it costs no thread; what it knows of keys is at most a second old."""
+    scope = request.app.state.scopes.get((request.method, request.scope["route"].path))
+    if scope == "public":
+        return Caller(KEYLESS.project, frozenset())
+    if scope is None:
+        raise InsufficientScope(_UNLISTED)
+    services = cast(Services, request.app.state.services)
+    secret = bearer_of(request.headers)
+    caller = await services.keys.caller(secret)
+    if caller is None:
+        raise InvalidApiKey(_NO_KEY if secret is None else None)
+    if caller.key_id is None and not (services.settings.allow_keyless or is_local(request)):
+        raise InvalidApiKey(_NOT_YET)
+    if not caller.may(scope):
+        raise InsufficientScope(f"This API key has not the scope {scope}; use one that has.")
+    return caller
+
+
+def bearer_of(headers: Headers) -> str | None:
+    """What a request shows as its key."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def is_local(request: Request) -> bool:
+    """Whether it comes from this machine. What has no address comes over a Unix socket, or from within the process."""
+    return is_loopback(request.client.host) is not False if request.client else True
+
+
+def is_loopback(host: str) -> bool | None:
+    """Whether an address is this machine's own, for itself alone; None for what is no address."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,0 +1,1 @@
+"""API keys: who asks, and keys as resources."""

@@ -1,0 +1,124 @@
+"""What housekeeping asks of the rows of all projects: what is known, what has ended, and what is old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.database import now
+from shared.models import (
+    Adapter,
+    AdapterVersion,
+    Dataset,
+    Document,
+    IdempotencyKey,
+    Job,
+    ModelCheckpoint,
+    UploadPart,
+    WebhookDelivery,
+)
+from shared.repositories.jobs import ENDED, HELD
+
+_SECONDS_PER_DAY = 86_400.0
+_MOST_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class JobState:
+    """`ended_seconds` ago by the database's clock; None: it has not ended."""
+
+    kind: str
+    status: str
+    ended_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the rows know of, at one moment. Of documents, versions and checkpoint models: how many seconds ago they
+    were deleted, None if they were not. `oldest_attempt_seconds`: for how long some job has been worked on, or 0."""
+
+    jobs: dict[str, JobState]
+    documents: dict[str, float | None]
+    versions: dict[str, float | None]
+    datasets: frozenset[str]
+    parts: frozenset[str]
+    text_sums: frozenset[str]
+    oldest_attempt_seconds: float
+
+
+class UpkeepRepository:
+    """Reads across all projects, and removes what is old, within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def known(self) -> Known:
+        jobs = self.session.execute(select(Job.id, Job.kind, Job.status, Job.finished_at, now())).tuples()
+        documents = self.session.execute(select(Document.id, now() - Document.deleted_at)).tuples()
+        versions = self.session.execute(select(AdapterVersion.id, now() - AdapterVersion.deleted_at)).tuples()
+        checkpoints = self.session.execute(select(ModelCheckpoint.id, now() - ModelCheckpoint.deleted_at)).tuples()
+        is_there = or_(Document.expires_at.is_(None), Document.expires_at > now())
+        sums = select(Document.sha256).where(Document.deleted_at.is_(None), is_there)
+        oldest = select(func.max(now() - Job.started_at)).where(Job.status.in_(HELD))
+        return Known(
+            jobs={one[0]: JobState(one[1], one[2], _ended_seconds(one[2], one[3], one[4])) for one in jobs},
+            documents={one[0]: one[1] for one in documents},
+            versions={one[0]: one[1] for one in (*versions, *checkpoints)},
+            datasets=frozenset(self.session.scalars(select(Dataset.id))),
+            parts=frozenset(self.session.scalars(select(UploadPart.id))),
+            text_sums=frozenset(self.session.scalars(sums)),
+            oldest_attempt_seconds=self.session.scalar(oldest) or 0.0,
+        )
+
+    def projects_with_expired_documents(self) -> Sequence[str]:
+        is_over = Document.expires_at <= now()
+        wanted = select(Document.project_id).where(Document.deleted_at.is_(None), is_over).distinct()
+        return self.session.scalars(wanted).all()
+
+    def served_adapters(self) -> Sequence[Adapter]:
+        """Adapters of which a version is live, of all projects."""
+        return self.session.scalars(select(Adapter).where(Adapter.live_number.is_not(None)).order_by(Adapter.id)).all()
+
+    def retire_orphaned_checkpoints(self) -> int:
+        """Hides the checkpoint models of trainings whose version was deleted; their number."""
+        of_deleted = select(AdapterVersion.job_id).where(
+            AdapterVersion.deleted_at.is_not(None), AdapterVersion.job_id.is_not(None)
+        )
+        hidden = (
+            update(ModelCheckpoint)
+            .where(ModelCheckpoint.deleted_at.is_(None), ModelCheckpoint.job_id.in_(of_deleted))
+            .values(deleted_at=now())
+        )
+        return cast(CursorResult[Any], self.session.execute(hidden)).rowcount
+
+    def prune_idempotency_keys(self, days: float) -> int:
+        """Removes keys that are older; at most some at once. Gives their number."""
+        old = (
+            select(IdempotencyKey.project_id, IdempotencyKey.key)
+            .where(IdempotencyKey.created_at < now() - days * _SECONDS_PER_DAY)
+            .limit(_MOST_AT_ONCE)
+        )
+        found = self.session.execute(old).tuples().all()
+        for project_id, key in found:
+            row = self.session.get(IdempotencyKey, (project_id, key))
+            if row is not None:
+                self.session.delete(row)
+        return len(found)
+
+    def prune_deliveries(self, days: float) -> int:
+        """Removes deliveries that have ended and are older; at most some at once. Gives their number."""
+        is_old = WebhookDelivery.created_at < now() - days * _SECONDS_PER_DAY
+        old = select(WebhookDelivery.id).where(WebhookDelivery.status != "pending", is_old).limit(_MOST_AT_ONCE)
+        removed = self.session.execute(
+            delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)),
+            execution_options={"synchronize_session": False},
+        )
+        return cast(CursorResult[Any], removed).rowcount
+
+
+def _ended_seconds(status: str, finished_at: float | None, at: float) -> float | None:
+    return at - (finished_at or 0.0) if status in ENDED else None
