@@ -265,7 +265,8 @@ def test_a_full_queue_says_how_long_its_next_question_has_waited(
         found = [client.post(QUERY, json={"query": "Hello"}) for _ in range(20)]
         assert {one.status_code for one in found} == {429}
         assert all(least <= int(one.headers["retry-after"]) <= most for one in found)
-        assert least == most or len({one.headers["retry-after"] for one in found}) > 1
+        # Not all at the same moment: the waits differ, where there is room for it between the bounds.
+        assert waited_seconds != 20 or len({one.headers["retry-after"] for one in found}) > 1
 
 
 def test_redis_holds_nothing_of_questions_that_nobody_takes_and_nobody_waits_for_any_more(

@@ -135,7 +135,7 @@ def test_redis_keeps_its_messages_and_asks_for_a_password() -> None:
 
 def test_what_must_last_lies_on_named_volumes() -> None:
     assert {name for name, options in compose()["volumes"].items() if not options} == {
-        "data", "models", "queue", "database"
+        "data", "models", "queue", "database", "metrics"
     }  # fmt: skip
     assert services()["postgres"]["environment"]["PGDATA"].startswith("/var/lib/postgresql/")
     assert "database:/var/lib/postgresql" in services()["postgres"]["volumes"]

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.faults.goals import DATABASES, Goal, Trial, attempt
+from tests.faults.goals import DATABASES, Goal, Result, Trial, attempt
 from tests.faults.registry import GOALS
+
+MOST_SECONDS = 900.0
 
 
 def main() -> int:
@@ -30,31 +35,75 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := sorted(set(given.goals) - GOALS.keys()):
         parser.error(f"no such goal: {', '.join(unknown)}; there are {', '.join(GOALS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started on the way out
     if given.here:
         return _run_here(GOALS[given.goals[0]], given)
-    lines = [_run_apart(goal, database, seed, given) for goal, database, seed in _trials(given)]
+    lines = _run_all(given)
     if given.results is not None:
-        _keep(given.results, [line for line in lines if line is not None])
-    return int(any(line is None or json.loads(line)["violations"] for line in lines))
+        _keep(given.results, lines)
+    return int(any(json.loads(line)["violations"] for line in lines))
 
 
 def _trials(given: argparse.Namespace) -> Iterator[tuple[Goal, str, int]]:
     for goal in [GOALS[name] for name in given.goals] or GOALS.values():
+        if given.quick and not goal.quick_n:
+            continue
         own = goal.trials[:1] if given.quick else goal.trials
         wanted = [(database, given.seed or seed) for database, seed in own if given.database in (None, database)]
         for database, seed in wanted or [(given.database, given.seed or own[0][1])]:
             yield goal, database, seed
 
 
-def _run_apart(goal: Goal, database: str, seed: int, given: argparse.Namespace) -> str | None:
-    """The trial's JSON line; None if it broke off."""
-    number = given.n or (goal.quick_n if given.quick else goal.n)
-    options = ["--database", database, "--seed", str(seed), "--n", str(number)]
-    kept = ["--keep", str(given.keep)] if given.keep else []
-    command = [sys.executable, "-m", "tests.faults", "--here", goal.name, *options, *kept]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
-    print(said, end="", flush=True)
-    return next((line for line in said.splitlines() if line.startswith('{"goal"')), None)
+class _Runner:
+    """Runs each trial in a process of its own, which ends with this one or after `MOST_SECONDS`."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def run(self, goal: Goal, database: str, seed: int) -> str:
+        """The trial's JSON line; one that broke off has one violation."""
+        given, started_at = self._given, time.monotonic()
+        number = given.n or (goal.quick_n if given.quick else goal.n)
+        options = ["--database", database, "--seed", str(seed), "--n", str(number)]
+        kept = ["--keep", str(given.keep)] if given.keep else []
+        command = [sys.executable, "-m", "tests.faults", "--here", goal.name, *options, *kept]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trial:
+            self._running.add(trial)
+            said = _said_by(trial)
+            self._running.discard(trial)
+        line = next((one for one in said.splitlines() if one.startswith('{"goal"')), None)
+        if line is None:
+            broken = ["it broke off"]
+            line = Result(goal.name, database, seed, number, broken, time.monotonic() - started_at, {}).to_json()
+        print(line, flush=True)
+        return line
+
+    def end_all(self) -> None:
+        for trial in list(self._running):
+            trial.terminate()  # and not kill: it must end what it has started
+
+
+def _said_by(trial: subprocess.Popen[str]) -> str:
+    try:
+        return trial.communicate(timeout=MOST_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        trial.terminate()
+        return trial.communicate()[0]
+
+
+def _run_all(given: argparse.Namespace) -> list[str]:
+    """Two trials at a time, and then, one by one, those that are timed."""
+    trials, runner = list(_trials(given)), _Runner(given)
+    with ThreadPoolExecutor(2) as two:
+        running = [two.submit(runner.run, *one) for one in trials if not one[0].is_timed]
+        try:
+            lines = [one.result() for one in running]
+            return lines + [runner.run(*one) for one in trials if one[0].is_timed]
+        except BaseException:
+            two.shutdown(wait=False, cancel_futures=True)
+            runner.end_all()
+            raise
 
 
 def _keep(results: Path, lines: list[str]) -> None:

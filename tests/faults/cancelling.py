@@ -214,7 +214,7 @@ GOALS = (
         "Cancel a running training that ignores SIGTERM: its group of processes is dead within 5 s (p99 of 100).",
         run_cancel,
         n=100,
-        quick_n=4,
+        quick_n=0,
     ),
     Goal(
         "races",
@@ -222,6 +222,6 @@ GOALS = (
         "published, and after the end it is answered 409.",
         run_races,
         n=1000,
-        quick_n=40,
+        quick_n=20,
     ),
 )

@@ -100,6 +100,6 @@ GOALS = (
         "no running job is taken over or stopped, waiting ones begin, and a dead worker's is taken over in time.",
         run,
         n=12,
-        quick_n=2,
+        quick_n=0,
     ),
 )

@@ -35,7 +35,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Goal:
     """A promise in one sentence, and the trial of it. `make faults` tries it `n` times with each database and seed of
-    `trials`, the test command `quick_n` times with the first of them."""
+    `trials`, the test command `quick_n` times with the first of them (0: not at all). One that `is_timed` needs the
+    machine to itself."""
 
     name: str
     promise: str
@@ -43,6 +44,7 @@ class Goal:
     n: int
     quick_n: int
     trials: Sequence[tuple[str, int]] = (("sqlite", 1), ("postgres", 2))
+    is_timed: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,6 @@ GOALS = (
         "undisturbed run, and each kill costs at most one checkpoint interval.",
         run,
         n=20,
-        quick_n=3,
+        quick_n=0,
     ),
 )

@@ -27,6 +27,7 @@ WEIGHTS = {
     "api_killed": 2,
     "redis_killed": 4,
     "redis_flushed": 5,
+    "redis_frozen": 2,
     "postgres_crashed": 3,
 }
 
@@ -53,6 +54,7 @@ class Nemesis:
         self._trainers = trainers
         self._others = others
         self._frozen: list[_Frozen] = []
+        self._redis_wakes_at: float | None = None
         self._lease_seconds = float(made.environment["FINETUNED_LEASE_SECONDS"])
         self._faults: dict[str, Callable[[], bool]] = {
             "trainer_killed": self._kill_trainer,
@@ -62,6 +64,7 @@ class Nemesis:
             "api_killed": self._kill_api,
             "redis_killed": self._kill_redis,
             "redis_flushed": self._flush_redis,
+            "redis_frozen": self._freeze_redis,
         }
         if made.postgres is not None:
             self._faults["postgres_crashed"] = self._crash_postgres
@@ -81,6 +84,8 @@ class Nemesis:
         """Wakes whom it is time to wake, and starts again what ended by itself, as Docker would."""
         for one in [one for one in self._frozen if one.wakes_at <= time.monotonic()]:
             self._wake(one)
+        if self._redis_wakes_at is not None and self._redis_wakes_at <= time.monotonic():
+            self._wake_redis()
         for process in (self._api, *self._trainers, *self._others):
             if not process.is_running:
                 self.counts["ended_by_itself"] += 1
@@ -90,6 +95,7 @@ class Nemesis:
         """Wakes all."""
         for one in list(self._frozen):
             self._wake(one)
+        self._wake_redis()
 
     def _kill_trainer(self) -> bool:
         pids = [one.pid for worker in self._awake() for one in worker.family() if _leads_session(one.pid)]
@@ -119,12 +125,27 @@ class Nemesis:
 
     def _kill_redis(self) -> bool:
         self._made.redis.kill()
+        self._redis_wakes_at = None
         self._made.redis.start()
         return True
 
     def _flush_redis(self) -> bool:
+        if self._redis_wakes_at is not None:
+            return False
         self._made.redis.flush()
         return True
+
+    def _freeze_redis(self) -> bool:
+        if self._redis_wakes_at is not None:
+            return False
+        self._made.redis.freeze()
+        self._redis_wakes_at = time.monotonic() + self._lease_seconds + self._rng.uniform(*FREEZE_SECONDS)
+        return True
+
+    def _wake_redis(self) -> None:
+        if self._redis_wakes_at is not None:
+            self._made.redis.wake()
+            self._redis_wakes_at = None
 
     def _crash_postgres(self) -> bool:
         assert self._made.postgres is not None

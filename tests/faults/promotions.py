@@ -22,6 +22,6 @@ GOALS = (
         "its number afterwards gets 404, or the base model where fallback is on.",
         _run,
         n=1000,
-        quick_n=60,
+        quick_n=20,
     ),
 )

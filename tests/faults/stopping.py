@@ -112,6 +112,7 @@ GOALS = (
         "lost) and queues again, its worker is gone within 30 s, and no attempt is burned.",
         run,
         n=50,
-        quick_n=2,
+        quick_n=0,
+        trials=(("postgres", 2),),
     ),
 )

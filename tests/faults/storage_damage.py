@@ -239,7 +239,6 @@ def _dataset(place: Site) -> Victim:
     write_dataset(sibling, make_examples(12, seed=3), make_examples(5, seed=4), fingerprint="e" * 64)
     job_id = SCENARIOS[0].create(place)
     assert job_id is not None
-    claim = place.claim(job_id)
 
     def unnoticed() -> str:
         folder = place.storage.dataset("dataset-1")
@@ -248,7 +247,9 @@ def _dataset(place: Site) -> Victim:
                 if _contents(folder) != _contents(sibling):
                     datasets_on_disk.load(folder)
                 else:
-                    run_training(ClaimedJob(database, claim), place.settings, place.storage, lambda: False)
+                    run_training(
+                        ClaimedJob(database, place.claim(job_id)), place.settings, place.storage, lambda: False
+                    )
             except DatasetError:
                 return ""
         return "trained on"
@@ -260,7 +261,7 @@ def _import(place: Site) -> Victim:
     """What was sent, until the job takes it up."""
     job_id = next(one for one in SCENARIOS if one.name == "import").create(place)
     assert job_id is not None
-    claim, folder = place.claim(job_id), place.storage.import_source(job_id)
+    folder = place.storage.import_source(job_id)
     sums = {path.name: sha256_of(path) for path in folder.iterdir()}
 
     def unnoticed() -> str:
@@ -269,7 +270,7 @@ def _import(place: Site) -> Victim:
             return ""  # what was added beside is not looked at
         with place.database() as database:
             try:
-                run_import(ClaimedJob(database, claim), place.settings, place.storage, lambda: False)
+                run_import(ClaimedJob(database, place.claim(job_id)), place.settings, place.storage, lambda: False)
             except ImportRefused as error:
                 return "" if "not what was sent" in error.detail else f"refused for another reason: {error.detail}"
         return "imported"

@@ -190,7 +190,8 @@ GOALS = (
         "5 s, the others go on, and questions of which the client has seen nothing are answered by another worker.",
         kill_workers,
         n=128,
-        quick_n=32,
+        quick_n=0,
+        is_timed=True,
     ),
     Goal(
         "streams-disconnected",
@@ -198,8 +199,9 @@ GOALS = (
         "ms.",
         drop_clients,
         n=100,
-        quick_n=15,
+        quick_n=0,
         trials=(("sqlite", 1),),
+        is_timed=True,
     ),
     Goal(
         "streams-stopped",
@@ -207,7 +209,8 @@ GOALS = (
         "still open end in an error event and [DONE], none is torn.",
         stop_api,
         n=64,
-        quick_n=32,
+        quick_n=0,
         trials=(("sqlite", 1),),
+        is_timed=True,
     ),
 )

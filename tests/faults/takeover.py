@@ -105,6 +105,6 @@ GOALS = (
         promise="100 of 100 jobs whose worker was killed are taken over by a free one within the lease and 10 s.",
         run=run,
         n=100,
-        quick_n=3,
+        quick_n=0,
     ),
 )

@@ -1,4 +1,4 @@
-"""Each goal, tried a few times; `make faults` tries them as often, and on as many databases, as the README says."""
+"""The quicker goals, a few times each; `make faults` tries all, as often and on the databases that the README says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 from tests.faults.goals import Goal, Trial, attempt
 from tests.faults.registry import GOALS
 
+QUICK = [goal for goal in GOALS.values() if goal.quick_n]
 
-@pytest.mark.parametrize("goal", GOALS.values(), ids=GOALS)
+
+@pytest.mark.parametrize("goal", QUICK, ids=[goal.name for goal in QUICK])
 def test_the_promise_holds(goal: Goal, tmp_path: Path) -> None:
     database, seed = goal.trials[0]
     result = attempt(goal, Trial(tmp_path, database, seed, goal.quick_n))

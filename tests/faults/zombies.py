@@ -179,6 +179,6 @@ GOALS = (
         "job.",
         run=run,
         n=200,
-        quick_n=4,
+        quick_n=0,
     ),
 )

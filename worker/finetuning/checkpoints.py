@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +104,7 @@ class Checkpoints:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         for folder in self._newest_first()[self.keep :]:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._retire(folder)
 
     def latest(self, tell: Callable[[str], None] = log.warning) -> Checkpoint | None:
         """The newest checkpoint whose files are what was written; `tell` gets a sentence for each that is passed over.
@@ -118,12 +118,21 @@ class Checkpoints:
                 tell(f"{folder.name} is not used: it belongs to a run with other data or another configuration.")
             except _Damaged as damage:
                 tell(f"{folder.name} is not used: {damage}. The one before it is gone on from, if there is one.")
-                shutil.rmtree(folder, ignore_errors=True)
+                self._retire(folder)
         return None
 
     def remove(self) -> None:
         """Removes them all: the run is over."""
+        for folder in self._newest_first():
+            self._retire(folder)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _retire(self, folder: Path) -> None:
+        """Removes a checkpoint, which loses its name first: a kill in the midst leaves no torn one."""
+        doomed = self.folder / f"{_STAGED}{new_id('')}"
+        with suppress(OSError):  # it is gone
+            folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _write(self, staged: Path, tensors: dict[str, Tensor], position: Position) -> None:
         staged.mkdir()
