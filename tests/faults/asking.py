@@ -116,7 +116,8 @@ async def all_ended(asked: list[Asked], timeout_seconds: float = 90.0) -> None:
 
 
 def save_slow_model(folder: Path, *, width: int = 256, layers: int = 6) -> Path:
-    """A base model of random weights, large enough that an answer can be broken in its middle; it writes on and on."""
+    """A base model of random weights, large enough that an answer can be broken in its middle. It writes on and on, and
+    in ASCII alone: text of parts of characters would be held back."""
     import torch  # and the others: they take seconds to import
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -129,10 +130,12 @@ def save_slow_model(folder: Path, *, width: int = 256, layers: int = 6) -> Path:
             eos_token_id=EOS,
         )
     )  # fmt: skip
+    tokenizer = make_tokenizer(CONTEXT)
+    unwanted = [index for symbol, index in tokenizer.get_vocab().items() if not "!" <= symbol <= "~"]
     with torch.no_grad():
-        model.transformer.wte.weight[EOS] = 0  # tied to the output: the end is never the likeliest token
+        model.transformer.wte.weight[[EOS, *unwanted]] = 0  # tied to the output: never the likeliest tokens
     model.save_pretrained(folder)
-    make_tokenizer(CONTEXT).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
