@@ -68,9 +68,10 @@ def test_a_document_becomes_an_answer(stack: RunningStack, architecture: str) ->
     assert metrics["validation_loss"] < metrics["base_loss"]
 
 
-def test_the_main_job_works_on_postgres(postgres_stack: RunningStack) -> None:
-    train(postgres_stack, "gpt2", "doors")
-    answer = postgres_stack.ask("Which colour has door 1?", adapter="doors", max_new_tokens=4)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_main_job_works_on_postgres(postgres_stack: RunningStack, architecture: str) -> None:
+    train(postgres_stack, architecture, f"doors-{architecture}")
+    answer = postgres_stack.ask("Which colour has door 1?", adapter=f"doors-{architecture}", max_new_tokens=4)
     assert (answer["version"], answer["fallback"]) == (1, False)
     assert postgres_stack.get("/fine-tuning/status")["trained"] is True
 

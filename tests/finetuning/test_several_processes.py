@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from shared.training_config import FineTuningConfig
 from tests.tiny_models import save_model
-from worker.finetuning.peft_adapter import PEFTAdapterManager
 
 TEXT = "\n\n".join(
     f"Paragraph {number} says that {number} and {number + 1} are {2 * number + 1}." for number in range(30)
@@ -24,9 +22,10 @@ LAUNCH = [
 ]  # fmt: skip
 
 
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+def test_two_processes_train_what_one_trains(architecture: str, tmp_path: Path) -> None:
     config = {
-        "model_name": str(save_model("gpt2", tmp_path / "base", context=128)), "max_length": 48,
+        "model_name": str(save_model(architecture, tmp_path / "base", context=128)), "max_length": 48,
         "lora_dropout": 0.0, "num_epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2,
         "learning_rate": 5e-3, "lora_rank": 4, "checkpoint_interval_steps": 2,
     }  # fmt: skip
@@ -35,20 +34,18 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     (tmp_path / "base" / "config.json").write_text(json.dumps(base | silent))
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "text.md").write_text(TEXT)
-    manager = PEFTAdapterManager(FineTuningConfig.model_validate(config))
-    assert manager.setup_fine_tuning_pipeline([tmp_path / "text.md"])
-    manager.train_model()
-    manager.save_model(tmp_path / "one")
-    done = subprocess.run(
-        [sys.executable, *LAUNCH, "-m", "worker.finetuning", "config.json", "two", "text.md", "--checkpoints", "kept"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "num_processes=2" in done.stderr
+    for number, name, launch in ((1, "one", []), (2, "two", LAUNCH)):
+        arguments = ["config.json", name, "text.md", "--checkpoints", f"{name}-checkpoints"]
+        done = subprocess.run(
+            [sys.executable, *launch, "-m", "worker.finetuning", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"num_processes={number}" in done.stderr
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
