@@ -252,6 +252,9 @@ def test_a_worker_takes_the_jobs_of_all_its_kinds_in_their_order_each_with_its_o
     bench.supervisor.others = {"export": "tests.jobs.runners:run", "import": "tests.jobs.runners:run_import"}
     wanted = [bench.create("succeed", kind=kind) for kind in ("import", "training", "export")]
     other = bench.create("succeed", kind="batch")
+    with bench.database.write() as session:  # SQLite's clock counts milliseconds: they may have the same one
+        for number, job_id in enumerate(wanted):
+            session.get_one(Job, job_id).created_at += number
     bench.supervisor.work()
     done = [bench.job(job_id) for job_id in wanted]
     assert [job.result for job in done] == [{"imported": True}, {"done": True}, {"done": True}]
