@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: setup demo up test check bench faults compose-test
+.PHONY: setup demo up test check browser bench faults compose-test
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -22,8 +23,17 @@ demo: setup
 up: setup
 	$(BIN)/finetuned up
 
-test: check
+test: check browser
 	$(BIN)/pytest
+
+# What the tests of the pages take beside Python: Chromium, and axe-core, which judges accessibility. Where neither is
+# there nor can be had, those tests are skipped and say so; with CI=true they fail.
+browser: $(AXE)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || ! test "$$(id -u)" = 0 || ! command -v apt-get > /dev/null || \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium; } || echo "no Chromium could be installed"
+
+$(AXE): $(INSTALLED)
+	@! command -v npm > /dev/null || npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(VENV)/npm axe-core@4.14.1 || echo "axe-core could not be fetched"
 
 check: setup
 	$(BIN)/ruff check

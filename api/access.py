@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, cast
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 
 from api.keys.ring import KEYLESS, Caller
 from api.services import Services
@@ -17,15 +17,22 @@ from shared.errors import InsufficientScope, InvalidApiKey
 Public = Literal["public"]
 Route = tuple[str, str]
 
+SESSION_COOKIE: Final = "finetuned_session"
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+
 _READ: Final[Scope] = "read"
 _QUERY: Final[Scope] = "query"
 _TRAIN: Final[Scope] = "train"
 _ADMIN: Final[Scope] = "admin"
 
 # Method and path of every route, and the scope that it takes. A route that is missing here is refused, and a test
-# fails for it. `/docs` and `/openapi.json` belong to no project and are served without a question.
+# fails for it. `/docs`, `/openapi.json` and the pages' files in `/ui/` belong to no project and are served without a
+# question.
 SCOPES: Mapping[Route, Scope | Public] = {
     ("GET", "/"): "public",
+    ("POST", "/session"): "public",  # looks at the key that it is sent
+    ("GET", "/session"): "public",
+    ("DELETE", "/session"): "public",
     ("GET", "/health/live"): "public",
     ("GET", "/health/ready"): "public",
     ("GET", "/metrics"): _ADMIN,  # shows all projects
@@ -120,19 +127,41 @@ async def authorize(request: Request) -> Caller:
     if scope is None:
         raise InsufficientScope(_UNLISTED)
     services = cast(Services, request.app.state.services)
-    secret = bearer_of(request.headers)
-    caller = await services.keys.caller(secret)
+    caller = await caller_of(request, services)
     if caller is None:
-        raise InvalidApiKey(_NO_KEY if secret is None else None)
-    if caller.key_id is None and not (services.settings.allow_keyless or is_local(request)):
+        raise InvalidApiKey(_NO_KEY if secret_of(request.method, request.headers) is None else None)
+    if not is_served(caller, request, services):
         raise InvalidApiKey(_NOT_YET)
     if not caller.may(scope):
         raise InsufficientScope(f"This API key has not the scope {scope}; use one that has.")
     return caller
 
 
+async def caller_of(request: Request, services: Services) -> Caller | None:
+    """Whose key the request shows."""
+    return await services.keys.caller(secret_of(request.method, request.headers))
+
+
+def is_served(caller: Caller, request: Request, services: Services) -> bool:
+    """Whether he is served at all: without a key, by default, the machine itself alone."""
+    return caller.key_id is not None or services.settings.allow_keyless or is_local(request)
+
+
+def secret_of(method: str, headers: Headers) -> str | None:
+    """What a request shows as its key: a bearer, else the cookie of our own pages' session.
+
+    A browser adds the cookie by itself, so a change takes more: an `Origin`, which every browser sends with changes,
+    and which `SameSite` in `api/middleware.py` has compared with our host. `SameSite=Strict` alone would let in pages
+    of other ports of this machine."""
+    if "authorization" in headers:
+        return bearer_of(headers)
+    if method not in SAFE_METHODS and "origin" not in headers:
+        return None
+    return cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE) or None
+
+
 def bearer_of(headers: Headers) -> str | None:
-    """What a request shows as its key."""
+    """What a program shows as its key."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     return secret.strip() or None if scheme.lower() == "bearer" else None
 

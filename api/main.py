@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from starlette.staticfiles import StaticFiles
 
 from api.access import SCOPES, authorize
 from api.adapters.endpoints import router as adapters
@@ -34,11 +35,14 @@ from api.query.endpoints import router as query
 from api.rate_limits import RateLimit
 from api.retrieval.endpoints import router as retrieval
 from api.root import router as root
+from api.safe_headers import PAGES
 from api.services import open_services
+from api.session.endpoints import router as session
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
 from api.webhooks.sender import WebhookSender
 from shared.settings import Settings, get_settings
+from ui import APP
 
 ROUTERS = (
     root,
@@ -61,6 +65,7 @@ ROUTERS = (
     completions,
     webhooks,
     keys,
+    session,
     health,
     maintenance,
     metrics,
@@ -90,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.scopes = dict(SCOPES)
     for router in ROUTERS:
         app.include_router(router, responses=error_responses(router.prefix))
+    app.mount(PAGES, StaticFiles(directory=APP, html=True), name="pages")
     add_error_handlers(app)
     upload = settings.max_upload_bytes * settings.max_files_per_upload + _MULTIPART_OVERHEAD
     one_file = settings.max_upload_bytes + _MULTIPART_OVERHEAD

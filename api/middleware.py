@@ -10,11 +10,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import SAFE_METHODS
 from api.errors import error_response
 from api.safe_headers import safe_headers
 from shared.ids import new_id
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _SITE_CODE = "forbidden_site"
 _HOST = "This service is not known by that host name; add it to FINETUNED_ALLOWED_HOSTS."
 _ORIGIN = "Web pages of other sites may not change anything here."
@@ -74,7 +74,7 @@ class SameSite:
             host, origin = headers.get("host", ""), headers.get("origin")
             if "*" not in self.allowed_hosts and urlsplit(f"//{host}").hostname not in self.allowed_hosts:
                 return await error_response(scope["path"], 400, _SITE_CODE, _HOST)(scope, receive, send)
-            if origin is not None and scope["method"] not in _SAFE_METHODS and urlsplit(origin).netloc != host:
+            if origin is not None and scope["method"] not in SAFE_METHODS and urlsplit(origin).netloc != host:
                 return await error_response(scope["path"], 403, _SITE_CODE, _ORIGIN)(scope, receive, send)
         return await self.app(scope, receive, send)
 

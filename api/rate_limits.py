@@ -13,9 +13,10 @@ from redis.exceptions import RedisError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import bearer_of
+from api.access import bearer_of, secret_of
 from api.errors import error_response
 from api.keys.ring import KeyRing
+from api.safe_headers import is_page
 from api.services import Services
 from shared.api_keys import hash_of
 from shared.errors import DatabaseUnavailable, RateLimited
@@ -76,7 +77,7 @@ class RateLimit:
         self.requests_per_minute = requests_per_minute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _EXEMPT:
+        if scope["type"] != "http" or scope["path"] in _EXEMPT or is_page(scope["path"]):
             return await self.app(scope, receive, send)
         services = cast(Services, scope["app"].state.services)
         caller, requests_per_minute = await self._bucket_of(scope, services.keys)
@@ -102,7 +103,7 @@ class RateLimit:
         """Whose requests these are, and how many a minute he may send. Once there are keys, one that nobody has counts
         for nothing: else everybody could make up another for every request."""
         try:
-            known = await keys.caller(bearer_of(Headers(scope=scope)))
+            known = await keys.caller(secret_of(scope["method"], Headers(scope=scope)))
         except DatabaseUnavailable:  # the endpoint will say so
             known = None
         if known is None:

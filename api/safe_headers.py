@@ -10,6 +10,7 @@ from functools import lru_cache
 from fastapi.openapi.docs import get_swagger_ui_html
 
 DOCS = "/docs"
+PAGES = "/ui"
 _CARRY_NO_DATA = ("/", DOCS, "/openapi.json", "/health/live")
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -17,6 +18,12 @@ _ALWAYS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# The pages run their own files and nothing else; what they draw is text and styles that scripts set, never markup.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 _DATA_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -24,8 +31,15 @@ def safe_headers(path: str) -> dict[str, str]:
     """The headers of an answer at a path."""
     if path == DOCS:
         return {**_ALWAYS, "Content-Security-Policy": _docs_policy()}
+    if is_page(path):  # kept, but asked for again: `ETag` answers without the bytes
+        return {**_ALWAYS, "Cache-Control": "no-cache", "Content-Security-Policy": _PAGE_POLICY}
     kept = {} if path in _CARRY_NO_DATA else {"Cache-Control": "no-store"}
     return {**_ALWAYS, **kept, "Content-Security-Policy": _DATA_POLICY}
+
+
+def is_page(path: str) -> bool:
+    """Whether it is a file of the pages: the same for everybody."""
+    return path == PAGES or path.startswith(f"{PAGES}/")
 
 
 @lru_cache

@@ -31,8 +31,9 @@ WORKDIR /app
 COPY --from=requirements /build/METADATA finetuned.dist-info/METADATA
 COPY shared shared
 COPY api api
+COPY ui ui
 # Readable by the user below, whatever the umask of the checkout was.
-RUN chmod -R a+rX . && python -m compileall -q shared api
+RUN chmod -R a+rX . && python -m compileall -q shared api ui
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM

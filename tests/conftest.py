@@ -17,13 +17,15 @@ from shared.database import Database
 from shared.settings import Settings
 from tests.postgres import PostgresServer
 
+SHARE_A_STACK = ("tests/end_to_end", "tests/ui")
+
 
 class ByFileOrStack(LoadFileScheduling):
     """Gives each process whole files, and all that share the started stack to one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
+        return next((folder for folder in SHARE_A_STACK if file.startswith(f"{folder}/")), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:

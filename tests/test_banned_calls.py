@@ -12,7 +12,7 @@ from shared.queue import celery_app
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("api", "worker", "shared", "cli")
+PACKAGES = ("api", "worker", "shared", "cli", "ui")
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 BANNED_CALLS = {
     "eval",

@@ -79,6 +79,7 @@ def show_addresses(local: LocalStack) -> None:
     url = local.client.url
     print_fields(
         {
+            "Pages": f"{url}/ui/",
             "API": url,
             "Reference": f"{url}/docs",
             "Health": f"{url}/health/ready",

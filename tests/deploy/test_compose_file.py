@@ -190,7 +190,7 @@ def test_the_build_context_leaves_out_all_but_what_the_images_need() -> None:
     assert lines[1] == "*"
     wanted = {line[1:] for line in lines if line.startswith("!")}
     assert wanted == {
-        "pyproject.toml", "constraints.txt", "api", "shared", "worker", "deploy/requirements.py", "deploy/wheels"
+        "pyproject.toml", "constraints.txt", "api", "shared", "ui", "worker", "deploy/requirements.py", "deploy/wheels"
     }  # fmt: skip
 
 

@@ -1,0 +1,52 @@
+"""The page of documents: dropped, uploaded, looked into, deleted."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.end_to_end.conftest import RunningStack
+from tests.ui.browser import Visitor
+
+
+def files(*named: tuple[str, bytes]) -> list[dict[str, object]]:
+    return [{"name": name, "mimeType": "application/octet-stream", "buffer": content} for name, content in named]
+
+
+def test_many_files_are_uploaded_and_a_bad_one_has_its_error_beside_it(someone: Visitor) -> None:
+    page = someone.open("documents")
+    chosen = files(("leave.md", b"# Leave\nThirty days."), ("broken.pdf", b"no pdf at all"), ("tool.exe", b"MZ"))
+    page.locator("#files").set_input_files(chosen)
+    uploads = page.get_by_role("region", name="Uploads")
+    expect(uploads.get_by_role("heading")).to_have_text("2 files of 3 could not be taken")
+    expect(uploads.locator("li", has_text="leave.md")).to_contain_text("uploaded")
+    expect(uploads.locator("li", has_text="tool.exe").locator("code")).to_have_text("document_unsupported")
+    expect(page.get_by_role("row", name="leave.md")).to_be_visible()
+
+
+def test_files_are_dropped(someone: Visitor) -> None:
+    page = someone.open("documents")
+    dropped = page.evaluate_handle(
+        """() => { const all = new DataTransfer();
+        for (const name of ["dropped-1.txt", "dropped-2.txt"]) all.items.add(new File([name + " has words."], name));
+        return all; }"""
+    )
+    page.locator(".drop").dispatch_event("drop", {"dataTransfer": dropped})
+    for name in ("dropped-1.txt", "dropped-2.txt"):
+        expect(page.get_by_role("row", name=name)).to_be_visible()
+
+
+def test_a_deleted_document_says_who_learned_from_it(someone: Visitor, stack: RunningStack) -> None:
+    stack.upload(("forgotten.txt", "Nobody learned from this text."))
+    page = someone.open("documents")
+    page.get_by_role("button", name="Delete forgotten.txt").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("status").filter(has_text="forgotten.txt is deleted")).to_contain_text("No version learned")
+    expect(page.get_by_role("row", name="forgotten.txt")).to_have_count(0)
+
+
+def test_names_are_text_and_nothing_else(someone: Visitor, stack: RunningStack) -> None:
+    name = "<img src=x onerror=alert(1)>.txt"
+    stack.upload((name, "Text of a file with an odd name."))
+    page = someone.open("documents")
+    expect(page.get_by_role("rowheader", name=name)).to_be_visible()
+    assert page.locator("main img").count() == 0

@@ -1,0 +1,123 @@
+// Documents: drop files, see how they come, look into them, delete them.
+import { address, del } from "../api.js";
+import { Confirm } from "../parts/dialog.js";
+import { droppedFiles } from "../parts/dropped.js";
+import { Empty, Loading, Problem, say } from "../parts/feedback.js";
+import { ago, bytes, percent, plural, time } from "../parts/format.js";
+import { html, useRef, useState } from "../parts/html.js";
+import { usePages } from "../parts/loading.js";
+import { Progress } from "../parts/progress.js";
+import { Status } from "../parts/status.js";
+import { Pager, Table } from "../parts/table.js";
+import * as uploads from "../parts/uploads.js";
+
+const KINDS = ".pdf,.docx,.html,.htm,.md,.txt,.csv,.jsonl";
+
+export default function Documents() {
+  const list = usePages("/documents", {}, { everySeconds: 5 });
+  const [deleting, setDeleting] = useState(null);
+  const sent = uploads.useUploads(list.reload);
+  return html`
+    <div class="page-head">
+      <div>
+        <h1 tabindex="-1">Documents</h1>
+        <p>What your models learn from, and what answers are found in. Nothing of it leaves this installation.</p>
+      </div>
+      </div>
+    <${Drop} />
+    <${Uploads} entries=${sent} />
+    <${Problem} error=${list.error} />
+    ${list.isLoading && html`<${Loading} what="documents" />`}
+    ${list.isEmpty && html`<${Empty} title="No documents yet">Drop a handbook, guidelines, or a table of questions and answers above.<//>`}
+    ${list.rows.length > 0 && html`<${Table} caption="Documents, newest first" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns(setDeleting)} />`}
+    <${Pager} pager=${list.pager} what="documents" />
+    ${deleting && html`<${Delete} document=${deleting} onClose=${() => setDeleting(null)} onDone=${list.reload} />`}
+  `;
+}
+
+const columns = (onDelete) => [
+  {
+    title: "Name",
+    isHeading: true,
+    cell: (one) => html`${one.filename}${one.error && html`<div class="field-error">${one.error.detail} <code>${one.error.code}</code></div>`}`,
+  },
+  { title: "Kind", cell: (one) => one.kind },
+  { title: "Size", className: "numeric", cell: (one) => bytes(one.size_bytes) },
+  { title: "Status", cell: (one) => html`<${Status} of=${one.status} />` },
+  { title: "Uploaded", className: "nowrap", cell: (one) => html`<time title=${time(one.created_at)}>${ago(one.created_at)}</time>` },
+  {
+    title: "",
+    cell: (one) => html`<div class="actions">
+      <a class="button small plain" href=${address(`/documents/${one.id}/content`)} download=${one.filename} aria-label=${`Download ${one.filename}`}>Download</a>
+      <button type="button" class="small plain" aria-label=${`Delete ${one.filename}`} onClick=${() => onDelete(one)}>Delete</button>
+    </div>`,
+  },
+];
+
+function Drop() {
+  const input = useRef(null);
+  const [isOver, setOver] = useState(false);
+  const drop = async (event) => {
+    event.preventDefault();
+    setOver(false);
+    uploads.add(await droppedFiles(event.dataTransfer));
+  };
+  const chosen = (event) => {
+    uploads.add([...event.target.files]);
+    event.target.value = "";
+  };
+  const over = (event) => {
+    event.preventDefault();
+    setOver(true);
+  };
+  return html`<section class=${`drop ${isOver ? "over" : ""}`} aria-label="Upload" onDragOver=${over} onDragEnter=${over} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+    <div>
+      <strong>Drop files or folders here</strong>
+      <p class="hint">pdf, docx, html, md, txt, csv, jsonl; many at once</p>
+    </div>
+    <input ref=${input} id="files" class="unseen" type="file" multiple accept=${KINDS} onChange=${chosen} tabindex="-1" aria-hidden="true" />
+    <button type="button" onClick=${() => input.current.click()}>Choose files</button>
+  </section>`;
+}
+
+const WORDS = { waiting: "waits for its turn", done: "uploaded", known: "the same bytes were here already" };
+
+function Uploads({ entries }) {
+  if (!entries.length) return null;
+  const left = entries.filter((one) => one.state === "waiting" || one.state === "sending").length;
+  const failed = entries.filter((one) => one.state === "failed").length;
+  const summary = left ? `${plural(left, "file")} to go` : failed ? `${plural(failed, "file")} of ${entries.length} could not be taken` : `${plural(entries.length, "file")} uploaded`;
+  return html`<section class="card" aria-label="Uploads">
+    <header>
+      <h2><span role="status">${summary}</span></h2>
+      <button type="button" class="plain small" disabled=${left === entries.length} onClick=${uploads.clear}>Clear</button>
+    </header>
+    <ul class="uploads">
+      ${entries.map((one) => html`<li key=${one.id} class=${one.state}><${Upload} entry=${one} /></li>`)}
+    </ul>
+  </section>`;
+}
+
+function Upload({ entry }) {
+  const { name, size, state, share, error } = entry;
+  return html`
+    <span class="break">${name} <span class="muted small">${bytes(size)}</span></span>
+    ${state === "sending" && html`<${Progress} value=${share} label=${`Upload of ${name}`}>${percent(share)}<//>`}
+    ${WORDS[state] && html`<span class="small muted">${WORDS[state]}</span>`}
+    ${error && html`<span class="field-error">${error.detail} <code>${error.code}</code></span>`}
+    ${error && entry.file && html`<button type="button" class="small" onClick=${() => uploads.retry(entry.id)}>Try again</button>`}
+  `;
+}
+
+function Delete({ document, onClose, onDone }) {
+  const remove = async () => {
+    const { learned_by: learned } = await del(`/documents/${document.id}`);
+    const names = learned.map((one) => `${one.adapter}@${one.version}`).join(", ");
+    say(names ? `${document.filename} is deleted. These versions learned from it and keep what they learned: ${names}.` : `${document.filename} is deleted. No version learned from it.`);
+    onDone();
+  };
+  return html`<${Confirm} title="Delete this document?" action="Delete" danger onConfirm=${remove} onClose=${onClose}>
+    <p class="break"><strong>${document.filename}</strong></p>
+    <p>Its bytes and its text go, and no answer cites it any more. Versions that learned from it keep what they learned.</p>
+  <//>`;
+}
