@@ -55,7 +55,8 @@ class ExportParameters(BaseModel):
     version: int
     format: ExportFormat
     quantization: GgufType | None = None
-    repository: str | None = Field(None, pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
+    # ASCII, as on the hub: \w, ninety-five times, would be a program of all letters of Unicode at each start.
+    repository: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
 
     @model_validator(mode="after")
     def _fits_the_format(self) -> ExportParameters:

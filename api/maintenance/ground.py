@@ -8,7 +8,6 @@ from sqlalchemy import text
 
 from api.maintenance.findings import Problem, error
 from api.maintenance.site import Site
-from shared import migrations
 from shared.disk import DiskRoom
 
 _MOST_SAID = 3
@@ -16,6 +15,8 @@ _MOST_SAID = 3
 
 def check_database(site: Site) -> Iterator[Problem]:
     """It is whole, and has the tables that this program knows."""
+    from shared import migrations  # and so Alembic, which only this look needs
+
     yield from _check_sqlite(site)
     found, wanted = migrations.current(site.database.engine), migrations.head()
     if found != wanted:

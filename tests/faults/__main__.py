@@ -50,7 +50,8 @@ def _trials(given: argparse.Namespace) -> Iterator[tuple[Goal, str, int]]:
             continue
         own = goal.trials[:1] if given.quick else goal.trials
         wanted = [(database, given.seed or seed) for database, seed in own if given.database in (None, database)]
-        for database, seed in wanted or [(given.database, given.seed or own[0][1])]:
+        # One seed for all may leave several that are the same.
+        for database, seed in dict.fromkeys(wanted or [(given.database, given.seed or own[0][1])]):
             yield goal, database, seed
 
 

@@ -18,7 +18,7 @@ class PatientClient:
     def __init__(self, url: str) -> None:
         self.num_retries = 0
         self.num_internal_errors = 0
-        self._http = httpx.Client(base_url=url, timeout=15.0)
+        self._http = httpx.Client(base_url=url, timeout=15.0, verify=False)  # noqa: S501 - http
 
     def post(self, path: str, key: str, json: dict[str, Any] | None = None, **more: Any) -> httpx.Response:
         """The answer, whatever it is but one that asks to come again."""

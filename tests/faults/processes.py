@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -97,7 +98,21 @@ class Process:
         for one in family:
             if one.is_running():
                 _send(one, signal.SIGKILL)
-        psutil.wait_procs(family, timeout=10)
+        _wait_until_dead(family)
+
+
+def _wait_until_dead(processes: Sequence[psutil.Process], timeout_seconds: float = 10.0) -> None:
+    """Returns when none of them runs any more. Whoever has inherited them may take its time to look after the dead."""
+    deadline = time.monotonic() + timeout_seconds
+    while any(_lives(one) for one in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import AnswerTimeout, FinetunedError
+from shared.quick_imports import quick_imports
 from worker.base_models.formats import PromptFormat, format_of
 from worker.base_models.loading import import_transformers, load_tokenizer
 
@@ -145,12 +146,13 @@ class LoadedModels:
 
 def load_base(name: str, settings: Settings) -> LoadedModel:
     """Loads a base model onto the device at hand, its weights as the settings say."""
-    import_transformers()
-    # with torch it takes seconds, which a worker's first heartbeat need not wait for
-    from worker.inference.engine import BatchEngine
-    from worker.inference.runner import Runner
-    from worker.inference.vllm_engine import load_by_vllm
-    from worker.inference.weights import load_weights
+    with quick_imports():
+        import_transformers()
+        # with torch it takes seconds, which a worker's first heartbeat need not wait for
+        from worker.inference.engine import BatchEngine
+        from worker.inference.runner import Runner
+        from worker.inference.vllm_engine import load_by_vllm
+        from worker.inference.weights import load_weights
 
     if (loaded := load_by_vllm(name, settings)) is not None:
         return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import multiprocessing.forkserver
@@ -47,13 +48,15 @@ def forkserver_for(runner: str) -> ForkServerContext:
     """A running server that has imported the runner's module (and touched no GPU), so that a job does not wait
     for imports. It ends when this process does."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([runner.split(":")[0]])
+    context.set_forkserver_preload(["worker.jobs.preload", runner.split(":")[0]])
     multiprocessing.forkserver.ensure_running()
     return context
 
 
 def run_claimed(claim: Claim, settings: Settings, runner: str, deadlines: Connection) -> None:
     """The child's whole life; exits with one of the codes above. `deadlines` says until when it may live."""
+    gc.freeze()  # what was imported stays, and its pages are shared with the fork server
+    gc.enable()
     threading.Thread(target=live_until, args=(deadlines,), name="live_until", daemon=True).start()
     _let_go_of_forkserver()
     _die_with_parent()

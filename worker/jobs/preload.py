@@ -1,0 +1,14 @@
+"""Imported by the fork server before the runner's module, so that this import is cheap; its children inherit it.
+
+Nothing collects garbage until a child does (`child.run_claimed`): it would look through all that is being imported
+again and again, and write to pages that the children share. And nothing of ours is compiled, so bitsandbytes, which
+PEFT imports, need not load torch's compiler: half a second, and 50 MB.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+gc.disable()
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
