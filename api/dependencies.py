@@ -45,6 +45,13 @@ def _write_session(services: AppServices) -> Iterator[Session]:
         yield session
 
 
+async def _check_room(services: AppServices) -> None:
+    services.dispatcher.admission.check()
+
+
+IfThereIsRoom = Depends(_check_room)  # of a route that asks; before all that costs more
+
+
 # The scope "function" ends the session, and commits it, before the answer leaves; background tasks run after that.
 ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(_write_session, scope="function")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from typing import cast
@@ -27,6 +28,13 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._finish_seconds = finish_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is there now stays: looking through all of it for garbage again and again would stop every request for
+        # as long as that takes, a tenth of a second and more.
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         draining = asyncio.create_task(self._drain())

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from shared.queue import ENOUGH_MESSAGES, Doorbell
 
+_PAUSE_SECONDS = 0.02  # between two rings
+
 
 class Ringer:
     """One per process; it rings as long as `running` lasts. What comes while it rings is rung together."""
@@ -43,6 +45,12 @@ class Ringer:
         while due := self._next():
             for kind, job_ids in due.items():
                 self._doorbell.ring(kind, *job_ids)
+            self._pause()
+
+    def _pause(self) -> None:
+        """What comes meanwhile is rung together: a flood of jobs must not make a flood of looks at Redis."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping, _PAUSE_SECONDS)
 
     def _next(self) -> dict[str, list[str]]:
         """What is due, once something is; empty at the end."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.answers.admission import Admission
 from shared.errors import (
     AnswerTimeout,
     BrokerUnavailable,
@@ -114,6 +115,7 @@ class Dispatcher:
         self.reply_to = replies_of(new_id("api-"))
         self._redis = redis
         self._max_queued = max_queued
+        self.admission = Admission()
         self._trim_at = 0.0
         self._trimmed_to = "0"
         self._is_stopping = False
@@ -132,7 +134,9 @@ class Dispatcher:
         entry_id, waited_ms = cast("tuple[bytes | None, int]", sent)
         if entry_id is None:
             self.forget(question.id, is_aborted=False)
+            self.admission.refused(waited_ms / 1000)
             raise QueueFull(retry_after_seconds=waited_ms / 1000)
+        self.admission.admitted()
         pending.entry_id = entry_id.decode()
         return pending
 

@@ -8,13 +8,19 @@ from starlette.responses import Response
 from api.answers.asking import Asked, PreparedQuestion
 from api.answers.delivery import deliver_stream, deliver_whole
 from api.answers.schemas import QUERY_BODY, STREAMED, QueryAnswer
-from api.dependencies import AppServices
+from api.dependencies import AppServices, IfThereIsRoom
 from api.sse import sse_response
 
 router = APIRouter(prefix="/fine-tuning", tags=["answers"])
 
 
-@router.post("/query", response_model=QueryAnswer, openapi_extra=QUERY_BODY, responses=STREAMED)
+@router.post(
+    "/query",
+    response_model=QueryAnswer,
+    openapi_extra=QUERY_BODY,
+    responses=STREAMED,
+    dependencies=[IfThereIsRoom],
+)
 async def query(
     request: Request, asked: Asked, question: PreparedQuestion, services: AppServices
 ) -> QueryAnswer | Response:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from api.completions.asking import AskedChat, AskedCompletion, ChatQuestion, CompletionQuestions, ask_all
 from api.completions.chunks import ChatChunks, TextChunks
 from api.completions.delivery import close_all, deliver_answers, deliver_chunks
-from api.dependencies import AppServices
+from api.dependencies import AppServices, IfThereIsRoom
 from api.sse import sse_response
 from shared.chat_answers import ChatCompletion, Completion, chat_completion, text_completion
 
@@ -25,7 +25,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAMED)
+@router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAMED, dependencies=[IfThereIsRoom])
 async def create_chat_completion(
     request: Request, asked: AskedChat, question: ChatQuestion, services: AppServices
 ) -> ChatCompletion | Response:
@@ -38,7 +38,7 @@ async def create_chat_completion(
     return chat_completion(question.id, question.asked_at, asked, answer)
 
 
-@router.post("/completions", response_model=Completion, responses=_STREAMED)
+@router.post("/completions", response_model=Completion, responses=_STREAMED, dependencies=[IfThereIsRoom])
 async def create_completion(
     request: Request, asked: AskedCompletion, questions: CompletionQuestions, services: AppServices
 ) -> Completion | Response:

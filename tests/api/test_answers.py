@@ -15,6 +15,7 @@ import redis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from api.answers.admission import Admission
 from api.answers.dispatcher import MOST_UNREAD, Dispatcher, PendingAnswer
 from api.main import create_app
 from shared import migrations
@@ -267,6 +268,27 @@ def test_a_full_queue_says_how_long_its_next_question_has_waited(
         assert all(least <= int(one.headers["retry-after"]) <= most for one in found)
         # Not all at the same moment: the waits differ, where there is room for it between the bounds.
         assert waited_seconds != 20 or len({one.headers["retry-after"] for one in found}) > 1
+
+
+def test_a_full_queue_refuses_all_dialects_without_asking_redis_each_time(
+    app: FastAPI, rows: Database, settings: Settings
+) -> None:
+    beat(rows, "inference")
+    full = create_app(settings.model_copy(update={"max_queued_questions": 1}))
+    chat = {"model": settings.base_model, "messages": [{"role": "user", "content": "Hello"}]}
+    with (
+        redis.Redis.from_url(settings.resolved_redis_url) as broker,
+        TestClient(full, base_url="http://localhost") as client,
+    ):
+        full.state.services.dispatcher.admission = Admission(clock=lambda: 0.0)  # the moment never ends
+        broker.xadd(QUESTIONS, {"question": "waiting"})
+        assert client.post(QUERY, json={"query": "Hello"}).status_code == 429
+        broker.delete(QUESTIONS)  # there would be room
+        native = client.post(QUERY, json={"query": "Hello"})
+        openai = client.post("/v1/chat/completions", json=chat)
+        assert [native.status_code, openai.status_code] == [429, 429]
+        assert int(native.headers["retry-after"]) >= 1
+        assert not broker.exists(QUESTIONS)
 
 
 def test_redis_holds_nothing_of_questions_that_nobody_takes_and_nobody_waits_for_any_more(

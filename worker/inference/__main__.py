@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -72,6 +73,7 @@ def _keep_compiler_out(settings: Settings) -> None:
 def _import_peft() -> None:
     with quick_imports():
         importlib.import_module("peft")
+    gc.freeze()  # it stays: looking through it for garbage would hold up all answers for a second, again and again
 
 
 def _details(settings: Settings, models: LoadedModels, service: InferenceService, measures: Measures) -> dict[str, Any]:
