@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import logging
 
+from shared.logs import set_up_logging
 from shared.quick_imports import quick_imports
 from shared.settings import get_settings
 
@@ -16,7 +16,7 @@ with quick_imports():
 
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays: no collection need look at it while requests wait
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    keep_queries_out()
     settings = get_settings()
+    set_up_logging(settings.log_format, "api")
+    keep_queries_out()
     serve(create_app(settings), address_to_bind(settings), settings.port)

@@ -53,7 +53,12 @@ class DrainingServer(uvicorn.Server):
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Returns when the process was told to stop and has; exits if it cannot start."""
     config = uvicorn.Config(
-        app, host=host, port=port, timeout_graceful_shutdown=STOP_SECONDS, limit_concurrency=MOST_CONNECTIONS
+        app,
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS,
+        log_config=None,  # its lines go the way of all others
     )
     server = DrainingServer(app, config)
     server.run()

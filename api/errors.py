@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.safe_headers import safe_headers
 from shared.errors import FinetunedError, IllegalTransition, InvalidRequest
+from shared.logs import log_about
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,8 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     request_id = getattr(request.state, "request_id", "unknown")
-    log.error("request %s failed: %s %s", request_id, request.method, request.url.path, exc_info=error)
+    with log_about(request_id=request_id):  # all middleware has been left
+        log.error("request %s failed: %s %s", request_id, request.method, request.url.path, exc_info=error)
     response = await _expected(request, FinetunedError())
     response.headers["x-request-id"] = request_id  # this answer passes no middleware
     response.headers.update(safe_headers(request.url.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -38,10 +39,12 @@ from api.root import router as root
 from api.safe_headers import PAGES
 from api.services import open_services
 from api.session.endpoints import router as session
+from api.tracing import TraceRequests
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
 from api.webhooks.sender import WebhookSender
 from shared.settings import Settings, get_settings
+from shared.tracing import open_traces
 from ui import APP
 
 ROUTERS = (
@@ -77,12 +80,15 @@ _MULTIPART_OVERHEAD = 64 * 1024  # boundaries and headers around an upload's fil
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; `settings` None reads them from the environment (`uvicorn --factory api.main:create_app`)."""
     settings = settings or get_settings()
+    traces = open_traces(settings, "api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings) as services, WebhookSender(services.database, settings).running():
             app.state.services = services
             yield
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="finetuned",
@@ -105,6 +111,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RateLimit, requests_per_minute=settings.requests_per_minute)
     app.add_middleware(SameSite, allowed_hosts={*settings.allowed_hosts, settings.host})
     app.add_middleware(SafeHeaders)
+    if traces is not None:
+        app.add_middleware(TraceRequests, traces=traces)
     app.add_middleware(RequestId)  # outside of these: errors of the others carry the id too
     app.state.request_measures = RequestMeasures()
     app.add_middleware(CountRequests, measures=app.state.request_measures)  # added last, so outermost

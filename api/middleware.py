@@ -14,6 +14,8 @@ from api.access import SAFE_METHODS
 from api.errors import error_response
 from api.safe_headers import safe_headers
 from shared.ids import new_id
+from shared.logs import log_about
+from shared.origin import Origin, asked_by
 
 _SITE_CODE = "forbidden_site"
 _HOST = "This service is not known by that host name; add it to FINETUNED_ALLOWED_HOSTS."
@@ -21,7 +23,7 @@ _ORIGIN = "Web pages of other sites may not change anything here."
 
 
 class RequestId:
-    """Gives each request an id, for the log and for the answer's `x-request-id`."""
+    """Gives each request an id: for the log, for the answer's `x-request-id`, and for what the request sets going."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -38,7 +40,8 @@ class RequestId:
                 headers["x-request-id"] = request_id
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        with log_about(request_id=request_id), asked_by(Origin(request_id=request_id)):
+            await self.app(scope, receive, send_with_id)
 
 
 class SafeHeaders:

@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm AS requirements
 WORKDIR /build
 COPY pyproject.toml constraints.txt deploy/requirements.py ./
-RUN python requirements.py api
+RUN python requirements.py api tracing
 
 # Copied by content: this stage is built again when a package changes, not when the code does.
 FROM python:3.11-slim-bookworm AS packages

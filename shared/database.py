@@ -111,13 +111,17 @@ def _name_network_errors(context: ExceptionContext) -> None:
 
 
 def _create_engine(url: str) -> Engine:
+    """An engine whose errors, which are logged, do not show values: they are people's texts."""
     if not url.startswith("sqlite"):
         options = {"startup_params": {"options": _POSTGRES_OPTIONS}}
-        engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10, connect_args=options)
+        engine = create_engine(
+            url, pool_pre_ping=True, pool_size=10, max_overflow=10, connect_args=options, hide_parameters=True
+        )
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "handle_error", _name_network_errors)
         return engine
-    engine = create_engine(url, connect_args={"timeout": _SQLITE_WAIT_SECONDS, "check_same_thread": False})
+    waiting = {"timeout": _SQLITE_WAIT_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, connect_args=waiting, hide_parameters=True)
     turns = _WriteTurns()
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", turns.begin)

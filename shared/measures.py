@@ -1,4 +1,4 @@
-"""What an inference worker measures in service: it travels in the worker's heartbeat, and GET /metrics shows it."""
+"""What an inference worker measures in service: its heartbeat carries it to GET /metrics, and its own port shows it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Histogram(_Measure):
 class EngineMeasures(_Measure):
     """One engine's counts since it was made, and what it holds at the moment.
 
-    `num_tokens` are those that went through the model, of prompts and answers: over `num_steps` it is the mean batch.
+    `num_tokens` are those that came out of the model: over `num_steps` it is the mean batch. `num_by_batch_size` counts
+    the steps by their batch, from that of none.
     """
 
     num_running: int = 0
@@ -38,6 +39,11 @@ class EngineMeasures(_Measure):
     num_prefix_tokens_reused: int = 0
     num_adapter_loads: int = 0
     num_aborts: int = 0
+    num_slots: int = 0
+    num_loaded_adapters: int = 0
+    num_adapter_evictions: int = 0
+    adapter_load_seconds: float = 0.0
+    num_by_batch_size: tuple[int, ...] = ()
 
 
 class WorkerMeasures(_Measure):

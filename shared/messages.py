@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from shared.origin import Origin
+
 MOST_CHARACTERS = 4_000_000
 # A bound makes pydantic look at the characters: half of a surrogate pair, which JSON can carry, is refused at once and
 # not when the message is sent.
@@ -58,7 +60,7 @@ class Question(_Message):
     `adapter` None asks the base `model` itself; `version` None asks the adapter's live version.
     `checkpoint` asks the checkpoint of a training by its id, in place of a version.
     `deadline` is in Unix seconds; `reply_to` is the stream of the API process that waits. A background question (a
-    batch's) is answered behind those that are not, and as a whole, not token by token.
+    batch's) is answered behind those that are not, and as a whole, not token by token. `origin` is the request.
     """
 
     id: str
@@ -75,6 +77,17 @@ class Question(_Message):
     deadline: float
     asked_at: float
     is_background: bool = False
+    origin: Origin = Origin()
+
+    @property
+    def log_ids(self) -> dict[str, str | None]:
+        """What lines of the log about this question name."""
+        return {
+            "request_id": self.origin.request_id,
+            "question_id": self.id,
+            "project_id": self.project_id,
+            "adapter": self.adapter,
+        }
 
     @property
     def text(self) -> str | None:

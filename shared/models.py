@@ -79,6 +79,7 @@ class Job(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(2000))
     api_key_id: Mapped[str | None] = mapped_column(String(64))
+    origin: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(server_default=now())
     queued_at: Mapped[float] = mapped_column(server_default=now())
     started_at: Mapped[float | None]

@@ -41,6 +41,18 @@ class Settings(BaseSettings):
         0, ge=0, description="Newest versions of an adapter that are kept beside the live one; 0: all."
     )
 
+    # What it tells
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on which each worker shows its figures to Prometheus; 0: on none."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "FINETUNED_OTLP_ENDPOINT"),
+        description="URL of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to; default: none are.",
+    )
+
     # Base models
     base_model: str = Field("microsoft/DialoGPT-medium", description="The model that is used when none is named.")
     allowed_models: tuple[str, ...] = Field(

@@ -18,6 +18,7 @@ from shared.base_models import check_allowed
 from shared.errors import NoInferenceWorker, NotFound
 from shared.ids import new_id
 from shared.messages import Question, Sampling, Turn
+from shared.origin import Origin, current_origin
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.model_names import NamedModel
 from shared.repositories.workers import WorkerRepository
@@ -87,6 +88,7 @@ def new_question(
         fallback=fallback,
         deadline=asked_at + services.settings.answer_timeout_seconds,
         asked_at=asked_at,
+        origin=current_origin() or Origin(),
     )
 
 

@@ -24,6 +24,7 @@ from shared.errors import (
     error_by_code,
 )
 from shared.ids import new_id
+from shared.logs import log_about
 from shared.messages import Answer, Question, Refusal, Reply, TokenChunk, parse_reply
 from shared.streams import ABORTS, GROUP, QUESTIONS, SILENT_SECONDS, replies_of
 
@@ -198,7 +199,8 @@ class Dispatcher:
             silent_before, silent = silent, await self._silent_entries() if begun else set()
             for pending in begun:
                 if pending.entry_id in silent & silent_before:
-                    log.warning("question %s: its worker is gone", pending.question.id)
+                    with log_about(**pending.question.log_ids):
+                        log.warning("question %s: its worker is gone", pending.question.id)
                     pending.end(WorkerLost())
 
     async def _silent_entries(self) -> set[str]:

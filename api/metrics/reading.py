@@ -7,8 +7,9 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from api.answers.summary import LATEST, summary_of
-from api.metrics.families import Readings, RunningTraining, VersionQuality
+from api.metrics.families import Readings, VersionQuality
 from shared.measures import measures_in
+from shared.metric_families import RunningJob
 from shared.models import AnswerRecord
 from shared.repositories.answers import AnswerRepository
 from shared.repositories.job_statistics import JobStatistics
@@ -26,7 +27,7 @@ def read(session: Session, num_waiting: int | None) -> Readings:
         num_jobs=JobRepository(session).count(None),
         queues=jobs.queues(),
         durations=jobs.durations(),
-        trainings=[RunningTraining(*one) for one in jobs.trainings()],
+        trainings=[RunningJob(*one) for one in jobs.trainings()],
         num_waiting=num_waiting,
         qualities=_qualities(session),
     )

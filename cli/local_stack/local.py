@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from cli.client import Client, Json
@@ -100,9 +101,13 @@ def _parts(settings: Settings, shape: Shape) -> list[Part]:
     env = {**_environment(settings), **shape.env}
     patient = settings.stop_timeout_seconds + 15.0  # a trainer writes its checkpoint first
 
+    figures = count(settings.metrics_port)  # a port for each worker's; the API needs none
+
     def part(name: str, module: str, *arguments: str, stage: int, grace_seconds: float = 15.0) -> Part:
         argv = [sys.executable, "-m", module, *arguments]
-        return Part(name, argv, env, stage, runs_once=name == "migrations", grace_seconds=grace_seconds)
+        shows = settings.metrics_port and stage == _WORKERS
+        own = {**env, "FINETUNED_METRICS_PORT": str(next(figures) if shows else 0)}
+        return Part(name, argv, own, stage, runs_once=name == "migrations", grace_seconds=grace_seconds)
 
     return [
         part("migrations", "shared.migrations", stage=_STORES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
@@ -13,6 +13,7 @@ from shared.database import now
 from shared.errors import FinetunedError, IllegalTransition, JobNotFound, SetupFailed, Superseded, TrainerCrashed
 from shared.ids import PREFIX_BY_JOB_KIND, new_id
 from shared.models import Job, JobEvent
+from shared.origin import Origin, current_origin
 from shared.repositories.callers import key_of
 from shared.repositories.paging import newest_first, older_than
 
@@ -25,7 +26,9 @@ LACK_OF_MEMORY = "memory"  # the `cause` of a crash in its event's data
 @dataclass(frozen=True)
 class Claim:
     """The right to work on a job. `attempt` is the fencing token: it only grows. `num_memory_deaths` counts the
-    attempts before it that the kernel killed for lack of memory."""
+    attempts before it that the kernel killed for lack of memory; `queued_seconds` is how long the job has waited since
+    it was last queued; `origin` is the request that created it, and `follows` the job that it has waited for with that
+    one's last attempt."""
 
     job_id: str
     project_id: str
@@ -34,6 +37,21 @@ class Claim:
     owner: str
     parameters: dict[str, Any]
     num_memory_deaths: int = 0
+    queued_seconds: float = 0.0
+    origin: Origin = field(default_factory=Origin)
+    follows: tuple[str, int] | None = None
+
+    @property
+    def log_ids(self) -> dict[str, str | int | None]:
+        """What lines of the log about this attempt name."""
+        adapter = self.parameters.get("adapter")
+        return {
+            "request_id": self.origin.request_id,
+            "job_id": self.job_id,
+            "attempt": self.attempt,
+            "project_id": self.project_id,
+            "adapter": None if adapter is None else str(adapter),
+        }
 
 
 class JobRepository:
@@ -48,6 +66,7 @@ class JobRepository:
         self, project_id: str, kind: str, parameters: dict[str, Any], *, waits_for: str | None = None, priority: int = 0
     ) -> Job:
         """A new `queued` job; one that `waits_for` another cannot be claimed before that one succeeded."""
+        origin = current_origin()
         job = Job(
             id=new_id(PREFIX_BY_JOB_KIND[kind]),
             project_id=project_id,
@@ -56,6 +75,7 @@ class JobRepository:
             waits_for=waits_for,
             priority=priority,
             api_key_id=key_of(self.session),
+            origin=None if origin is None else origin.model_dump(exclude_none=True),
         )
         self.session.add(job)
         self.session.flush()
@@ -267,7 +287,22 @@ class JobRepository:
             return None
         job = self.session.get_one(Job, job_id, populate_existing=True)
         deaths = self._num_memory_deaths(job_id) if job.num_crashes else 0
-        return Claim(job.id, job.project_id, job.kind, job.attempt, owner, job.parameters, deaths)
+        waited = max(0.0, (job.lease_expires_at or 0.0) - lease_seconds - job.queued_at)
+        return Claim(
+            job_id=job.id,
+            project_id=job.project_id,
+            kind=job.kind,
+            attempt=job.attempt,
+            owner=owner,
+            parameters=job.parameters,
+            num_memory_deaths=deaths,
+            queued_seconds=waited,
+            origin=Origin.model_validate(job.origin or {}),
+            follows=None if job.waits_for is None else (job.waits_for, self._attempt(job.waits_for)),
+        )
+
+    def _attempt(self, job_id: str) -> int:
+        return self.session.scalar(select(Job.attempt).where(Job.id == job_id)) or 0
 
     def _num_memory_deaths(self, job_id: str) -> int:
         is_death = JobEvent.data["cause"].as_string() == LACK_OF_MEMORY

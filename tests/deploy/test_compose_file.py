@@ -120,9 +120,15 @@ def test_a_worker_may_stop_its_job_and_hand_it_back_before_it_is_killed(name: st
 @pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
 def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name: str) -> None:
     fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port", "allow_keyless"}
+    fixed |= {"log_format", "allowed_hosts", "metrics_host", "metrics_port"}
     passed_on = {key for key, value in services()[name]["environment"].items() if value is None}
     wanted = {f"FINETUNED_{field.upper()}" for field in Settings.model_fields if field not in fixed}
     assert {key for key in passed_on if key.startswith("FINETUNED_")} == wanted
+
+
+def test_logs_are_json_unless_somebody_wants_text() -> None:
+    for name in ("api", "init", "setup", "batch", "trainer", "inference", "retrieval"):
+        assert services()[name]["environment"]["FINETUNED_LOG_FORMAT"] == "${FINETUNED_LOG_FORMAT:-json}"
 
 
 def test_redis_keeps_its_messages_and_asks_for_a_password() -> None:
@@ -182,7 +188,7 @@ def test_the_api_image_takes_no_worker_and_no_torch() -> None:
     instructions = "\n".join(line for line in dockerfile("api.Dockerfile").splitlines() if not line.startswith("#"))
     assert "torch" not in instructions.lower()
     assert "worker" not in instructions
-    assert "requirements.py api\n" in instructions
+    assert "requirements.py api tracing\n" in instructions
 
 
 def test_the_build_context_leaves_out_all_but_what_the_images_need() -> None:

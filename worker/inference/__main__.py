@@ -15,12 +15,18 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from shared.database import Database
+from shared.exporter import serve_metrics
+from shared.logs import set_up_logging
 from shared.quick_imports import quick_imports
 from shared.settings import Settings, get_settings
 from shared.storage import Storage
+from shared.tracing import open_traces
+from worker.gpus import find_gpus
 from worker.inference.heartbeat import Heartbeat, Keeper
-from worker.inference.measures import Measures
+from worker.inference.measures import Measures, Shown
 from worker.inference.models import LoadedModels, load_base
 from worker.inference.preloading import Preloader
 from worker.inference.preparation import Preparation
@@ -28,6 +34,7 @@ from worker.inference.questions import QuestionStream, connect
 from worker.inference.recording import Recorder
 from worker.inference.registry import Registry
 from worker.inference.service import InferenceService
+from worker.inference.tracing import AnswerTraces
 
 log = logging.getLogger("worker.inference")
 
@@ -45,9 +52,15 @@ def main(settings: Settings) -> None:
     registry = Registry(database, Storage(settings.data_dir), allows_fallback=settings.fallback)
     recorder = Recorder(database, stores_queries=settings.store_queries, retention_days=settings.answer_retention_days)
     measures = Measures(recorder.record, lambda: recorder.num_dropped)
+    traces = open_traces(settings, "inference")
     service = InferenceService(
-        questions, Preparation(registry, models), capacity=settings.max_batch_size, measures=measures
+        questions,
+        Preparation(registry, models),
+        capacity=settings.max_batch_size,
+        measures=measures,
+        traces=None if traces is None else AnswerTraces(traces),
     )
+    _show(settings, Shown(worker_id, measures))
     heartbeat = Heartbeat(database, worker_id, details=lambda: _details(settings, models, service, measures))
     keeper = Keeper(questions, service.entries)
     preloader = Preloader(registry, service.preload)
@@ -60,6 +73,8 @@ def main(settings: Settings) -> None:
     for thread in (keeper, preloader, recorder, heartbeat):
         thread.stop()
     questions.close()
+    if traces is not None:
+        traces.close()
     log.info("%s stopped", worker_id)
 
 
@@ -76,6 +91,15 @@ def _import_peft() -> None:
     gc.freeze()  # it stays: looking through it for garbage would hold up all answers for a second, again and again
 
 
+def _show(settings: Settings, shown: Shown) -> None:
+    """On the port for Prometheus, if there is one."""
+    registry = CollectorRegistry()
+    registry.register(shown)
+    if (gpus := find_gpus()) is not None:
+        registry.register(gpus)
+    serve_metrics(registry, settings, "inference")
+
+
 def _details(settings: Settings, models: LoadedModels, service: InferenceService, measures: Measures) -> dict[str, Any]:
     return {
         "base_model": settings.base_model,
@@ -88,7 +112,7 @@ def _details(settings: Settings, models: LoadedModels, service: InferenceService
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging(get_settings().log_format, "inference")
     main(get_settings())
     sys.stdout.flush()
     sys.stderr.flush()

@@ -54,6 +54,11 @@ class Statistics:
     num_prefix_tokens_reused: int
     num_adapter_loads: int
     num_aborts: int
+    num_slots: int = 0
+    num_loaded_adapters: int = 0
+    num_adapter_evictions: int = 0
+    adapter_load_seconds: float = 0.0
+    num_by_batch_size: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
@@ -93,6 +98,7 @@ class BatchEngine:
         self._chunks: list[Chunk] = []  # what is being worked on, for `recover`
         self._outputs: list[Output] = []  # kept here, so that a step that raises loses none
         self._num_steps = self._num_tokens = self._num_aborts = 0
+        self._num_by_batch_size = [0] * (runner.num_slots + 1)
 
     @classmethod
     def over(cls, runner: Runner, *, max_step_tokens: int = 512) -> BatchEngine:
@@ -128,6 +134,11 @@ class BatchEngine:
             num_prefix_tokens_reused=self._scheduler.num_reused_tokens,
             num_adapter_loads=self._adapters.num_loads,
             num_aborts=self._num_aborts,
+            num_slots=self._runner.num_slots,
+            num_loaded_adapters=len(self.loaded_adapters),
+            num_adapter_evictions=self._runner.adapters.num_evictions,
+            adapter_load_seconds=self._adapters.load_seconds,
+            num_by_batch_size=tuple(self._num_by_batch_size),
         )
 
     def submit(self, sequence: Sequence) -> None:
@@ -209,6 +220,7 @@ class BatchEngine:
         self._chunks = []
         self._num_steps += 1
         self._num_tokens += len(tokens)
+        self._num_by_batch_size[len(tokens)] += 1
         over: list[Sequence] = []
         for sequence, token in ((chunk.sequence, token) for chunk, token in tokens):
             if not math.isfinite(token.logprob):

@@ -31,6 +31,12 @@ class AdapterLoading:
         self._reader = ThreadPoolExecutor(1, "adapters")
         self._preloads: list[AdapterFiles] = []
         self.num_loads = 0
+        self._read_seconds = self._attach_seconds = 0.0  # each written by one thread
+
+    @property
+    def load_seconds(self) -> float:
+        """Time that reading and attaching took together."""
+        return self._read_seconds + self._attach_seconds
 
     @property
     def has_preloads(self) -> bool:
@@ -54,7 +60,7 @@ class AdapterLoading:
         """Begins to read an adapter, unless it is there or on its way."""
         if adapter.key in self._reading or adapter.key in self._stacks.keys:
             return
-        self._reading[adapter.key] = self._reader.submit(self._stacks.read, adapter)
+        self._reading[adapter.key] = self._reader.submit(self._read, adapter)
         while len(self._reading) > self._max_read:
             self._reading.popitem(last=False)[1].cancel()
 
@@ -73,8 +79,16 @@ class AdapterLoading:
         started = time.monotonic()
         self._stacks.attach(adapter, reading.result(), in_use)
         self.num_loads += 1
+        self._attach_seconds += time.monotonic() - started
         log.debug("adapter %s attached in %.4f s", adapter.key, time.monotonic() - started)
         return None
+
+    def _read(self, adapter: AdapterFiles) -> AdapterWeights:
+        started = time.monotonic()
+        try:
+            return self._stacks.read(adapter)
+        finally:
+            self._read_seconds += time.monotonic() - started
 
     def wait(self, seconds: float) -> None:
         """Until an adapter has been read."""

@@ -47,6 +47,7 @@ class AdapterStacks:
         self._layers: dict[str, LoraLayer] = {}
         self._places: OrderedDict[str, _Place] = OrderedDict()  # least recently used first
         self._num_slots = 0
+        self.num_evictions = 0
         self._rank = 0
         self._segments: list[tuple[str | None, int]] = []
 
@@ -181,6 +182,7 @@ class AdapterStacks:
         ):
             if unused:
                 del self._places[unused.pop(0)]
+                self.num_evictions += 1
             elif self._places:
                 raise Unavailable("All places for adapters are in use; ask again in a moment.")
             else:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
 from shared.measures import SECONDS, TOKEN_SECONDS, EngineMeasures, Histogram, WorkerMeasures
 from shared.messages import Answer, Question
+from shared.metric_families import families_of_inference
 from worker.inference.sequence import Sequence
 
 
@@ -111,6 +115,17 @@ class Measures:
                 completion_tokens=self._completion_tokens,
                 engines=self._engines,
             )
+
+
+class Shown(Collector):
+    """A worker's measures as Prometheus reads them, under its name."""
+
+    def __init__(self, worker_id: str, measures: Measures) -> None:
+        self._worker_id = worker_id
+        self._measures = measures
+
+    def collect(self) -> Iterator[Metric]:
+        return families_of_inference({self._worker_id: self._measures.snapshot()})
 
 
 class _Counts:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import AnswerTimeout, FinetunedError
+from shared.logs import take_over_libraries
 from shared.quick_imports import quick_imports
 from worker.base_models.formats import PromptFormat, format_of
 from worker.base_models.loading import import_transformers, load_tokenizer
@@ -153,6 +154,8 @@ def load_base(name: str, settings: Settings) -> LoadedModel:
         from worker.inference.runner import Runner
         from worker.inference.vllm_engine import load_by_vllm
         from worker.inference.weights import load_weights
+
+    take_over_libraries()
 
     if (loaded := load_by_vllm(name, settings)) is not None:
         return loaded

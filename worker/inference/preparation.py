@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import FinetunedError, InvalidRequest
+from shared.logs import log_about
 from shared.messages import Question
 from worker.base_models.formats import Message, PromptFormat, encode_prompt, encode_raw
 from worker.inference.models import LoadedModel, LoadedModels
@@ -37,6 +38,10 @@ class Preparation:
 
     def prepare(self, question: Question) -> Prepared:
         """Raises an error of the tree. The caller releases the model."""
+        with log_about(**question.log_ids):
+            return self._prepare(question)
+
+    def _prepare(self, question: Question) -> Prepared:
         responder = self.registry.responder_for(question)
         model = self.models.acquire(responder.model, question.deadline)
         is_done = False

@@ -10,12 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 from redis import RedisError
 
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError
+from shared.logs import log_about
 from shared.messages import Answer, Question, Refusal, Usage
 from shared.streams import CLAIM_AFTER_SECONDS
 from worker.inference.choices import WrittenChoice
@@ -24,6 +25,7 @@ from worker.inference.measures import Measures, times_of
 from worker.inference.preparation import Preparation, Prepared
 from worker.inference.questions import Delivery, QuestionStream
 from worker.inference.registry import Responder
+from worker.inference.tracing import AnswerTraces, Moments
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Flight:
     prepared: Prepared | None = None
     final: Answer | Refusal | None = None
 
+    moments: Moments = field(default_factory=Moments)
+
     def __post_init__(self) -> None:
         self.begin_anew()
 
@@ -63,6 +67,7 @@ class InferenceService:
         *,
         capacity: int,
         measures: Measures | None = None,
+        traces: AnswerTraces | None = None,
         claim_after_seconds: float = CLAIM_AFTER_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,6 +75,7 @@ class InferenceService:
         self._preparation = preparation
         self._capacity = capacity
         self._measures = measures or Measures()
+        self._traces = traces
         self._measure_at = 0.0
         self._claim_seconds = claim_after_seconds / 5
         self._clock = clock
@@ -142,6 +148,7 @@ class InferenceService:
 
     def _submit(self, flight: Flight, prepared: Prepared) -> None:
         try:
+            flight.moments.submitted_at = self._clock()
             for sequence in prepared.sequences:
                 prepared.model.engine.submit(sequence)
         except FinetunedError as error:
@@ -161,7 +168,14 @@ class InferenceService:
         elif all(one.finish_reason for one in flight.choices):
             flight.final = _answer(flight, flight.prepared)
             self._measures.answered(flight.question, flight.final, times_of(output.sequence, self._clock()))
+            _log_answer(flight.question, flight.final)
+            self._trace(flight, flight.prepared)
             self._let_go(flight)
+
+    def _trace(self, flight: Flight, prepared: Prepared | None) -> None:
+        if self._traces is not None and flight.final is not None:
+            first = None if prepared is None else prepared.sequences[0]
+            self._traces.ended(flight.question, flight.final, flight.moments, first, self._clock())
 
     def _prepare_without_version(self, flight: Flight, prepared: Prepared, error: AdapterBroken) -> None:
         version = prepared.responder.version
@@ -181,12 +195,14 @@ class InferenceService:
                 self._refuse(flight, AnswerTimeout())
 
     def _refuse(self, flight: Flight, error: BaseException) -> None:
-        if not isinstance(error, FinetunedError):
-            log.error("question %s failed", flight.question.id, exc_info=error)
-            error = FinetunedError()
-        log.info("question %s refused: %s", flight.question.id, error.code)
+        with log_about(**flight.question.log_ids):
+            if not isinstance(error, FinetunedError):
+                log.error("question %s failed", flight.question.id, exc_info=error)
+                error = FinetunedError()
+            log.info("question %s refused: %s", flight.question.id, error.code)
         self._measures.refused(error.code)
         flight.final = Refusal(question_id=flight.question.id, code=error.code, detail=error.detail)
+        self._trace(flight, flight.prepared)
         self._let_go(flight)
 
     def _let_go(self, flight: Flight) -> None:
@@ -284,7 +300,8 @@ class InferenceService:
         if question.id in self._aborted:
             self._dropped.append(delivery.entry_id)
             return
-        self._begin(Flight(delivery.entry_id, question), delivery.num_deliveries)
+        moments = Moments(received_at=self._clock())
+        self._begin(Flight(delivery.entry_id, question, moments=moments), delivery.num_deliveries)
 
     def _begin(self, flight: Flight, num_deliveries: int) -> None:
         question = flight.question
@@ -292,7 +309,8 @@ class InferenceService:
         if question.deadline <= self._clock():
             self._refuse(flight, AnswerTimeout())
         elif num_deliveries > MAX_DELIVERIES:
-            log.error("question %s was given to %d workers", question.id, num_deliveries)
+            with log_about(**question.log_ids):
+                log.error("question %s was given to %d workers", question.id, num_deliveries)
             self._refuse(flight, FinetunedError("This question stopped several workers; ask another way."))
         else:
             flight.preparing = self._preparers.submit(self._preparation.prepare, question)
@@ -349,6 +367,21 @@ def _stepped(engine: Engine) -> list[Output]:
     except Exception:
         log.exception("an engine's step failed")
         return engine.recover()
+
+
+def _log_answer(question: Question, answer: Answer) -> None:
+    """A line by which a request is found again; of a batch's many only where somebody looks closer."""
+    level = logging.DEBUG if question.is_background else logging.INFO
+    figures = {
+        "finish_reason": answer.finish_reason,
+        "fallback": answer.fallback,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "queue_ms": round(answer.queue_ms, 1),
+        "first_token_ms": round(answer.first_token_ms, 1),
+    }
+    with log_about(**question.log_ids, model=answer.model, version=answer.version):
+        log.log(level, "question %s answered", question.id, extra={"fields": figures})
 
 
 def _answer(flight: Flight, prepared: Prepared) -> Answer:

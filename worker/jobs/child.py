@@ -21,6 +21,8 @@ from typing import Any
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.errors import BrokerUnavailable, DatabaseUnavailable, FinetunedError, OutOfMemory, Superseded
+from shared.logs import set_up_logging, take_over_libraries
+from shared.origin import asked_by
 from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
@@ -65,8 +67,12 @@ def run_claimed(claim: Claim, settings: Settings, runner: str, deadlines: Connec
     should_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: should_stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    sys.exit(work_on(claim, settings, _load(runner), should_stop.is_set))
+    ids = {name: value for name, value in claim.log_ids.items() if value is not None}
+    set_up_logging(settings.log_format, f"{claim.kind}-job", **ids)
+    run = _load(runner)
+    take_over_libraries()
+    with asked_by(claim.origin):
+        sys.exit(work_on(claim, settings, run, should_stop.is_set))
 
 
 def live_until(deadlines: Connection) -> None:

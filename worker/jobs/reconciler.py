@@ -61,6 +61,7 @@ class Reconciler:
                 details["gguf"] = find_converter(self._settings) is not None
             WorkerRepository(session).beat(self._supervisor.owner, self._supervisor.kind, details)
             freed = self._take_over(JobRepository(session))
+        self._supervisor.telemetry.took_over(len(freed))
         for job_id in freed:
             log.warning("job %s: its worker was silent for too long", job_id)
 

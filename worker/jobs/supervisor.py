@@ -14,14 +14,18 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 
+from prometheus_client import CollectorRegistry
+
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, Superseded
+from shared.logs import log_about
 from shared.models import Job
 from shared.queue import Doorbell
 from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
 from worker.jobs.child import EXIT_ENDED, EXIT_YIELDED, run_claimed
 from worker.jobs.oom_kills import oom_kills
+from worker.jobs.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class Supervisor:
         is_stopping: Callable[[], bool],
         others: Mapping[str, str] = MappingProxyType({}),
         oom_kills: Callable[[], int | None] = oom_kills,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.kind = kind
         self.owner = owner
@@ -54,6 +59,7 @@ class Supervisor:
         self.others = others
         self.processes = processes
         self.oom_kills = oom_kills
+        self.telemetry = telemetry or Telemetry(CollectorRegistry())
         self._is_stopping = is_stopping
         self._is_warm = False
         self._busy = threading.Lock()
@@ -68,7 +74,8 @@ class Supervisor:
                     return
                 self.current_job = claim.job_id
                 try:
-                    self._run(claim, asked_at)
+                    with log_about(**claim.log_ids):
+                        self._run(claim, asked_at)
                 finally:
                     self.current_job = None
 
@@ -101,6 +108,18 @@ class Supervisor:
 
     def _run(self, claim: Claim, claimed_at: float) -> None:
         log.info("job %s: attempt %d starts", claim.job_id, claim.attempt)
+        self.telemetry.began(claim)
+        outcome = "abandoned"
+        try:
+            outcome = self._attempt(claim, claimed_at)
+        finally:
+            seconds = time.monotonic() - claimed_at
+            self.telemetry.ended(claim, outcome, seconds)
+            log.info("job %s: attempt %d ended after %.1f s: %s", claim.job_id, claim.attempt, seconds, outcome)
+        self._ring_waiting(claim)
+
+    def _attempt(self, claim: Claim, claimed_at: float) -> str:
+        """Works until the child is gone; returns how the attempt ended."""
         lease = _Lease(self.settings, claimed_at)
         num_kills = self.oom_kills()
         runner = self.others.get(claim.kind, self.runner)
@@ -112,7 +131,7 @@ class Supervisor:
             log.warning("job %s: its process did not start: %r", claim.job_id, error)
             lease.close()
             return self._crash(claim, "The job's process could not be started.")
-        watch = _Watch(self._database, self.settings, claim, lease, child, self._is_stopping)
+        watch = _Watch(self._database, self.settings, claim, lease, child, self._is_stopping, self.telemetry)
         try:
             reason = watch.until_gone()
         finally:
@@ -121,28 +140,41 @@ class Supervisor:
         # One that was asked to stop and had to be killed (in a long download, say) has not crashed, nor has one whose
         # lease could not be renewed.
         if watch.is_asked_to_stop or lease.is_ending or child.exitcode == EXIT_YIELDED:
-            self._settle(claim, JobRepository.hand_back)
-        elif reason is not None:
-            self._crash(claim, reason)
-        elif child.exitcode == -signal.SIGKILL:  # and not by us
-            self._crash(claim, *_killed_by(num_kills, self.oom_kills()))
-        elif child.exitcode != EXIT_ENDED:
-            self._crash(claim, _cause_of_death(child.exitcode))
-        self._ring_waiting(claim)
+            return self._settle(claim, JobRepository.hand_back, "handed_back")
+        if reason is not None:
+            return self._crash(claim, reason)
+        if child.exitcode == -signal.SIGKILL:  # and not by us
+            return self._crash(claim, *_killed_by(num_kills, self.oom_kills()))
+        if child.exitcode != EXIT_ENDED:
+            return self._crash(claim, _cause_of_death(child.exitcode))
+        return self._status(claim)
 
-    def _crash(self, claim: Claim, reason: str, is_memory: bool = False) -> None:
-        max_crashes = self.settings.max_crashes
-        self._settle(claim, lambda jobs, held: jobs.crash(held, max_crashes, reason, is_memory=is_memory))
+    def _crash(self, claim: Claim, reason: str, is_memory: bool = False) -> str:
+        max_crashes, outcome = self.settings.max_crashes, "out_of_memory" if is_memory else "crashed"
+        return self._settle(
+            claim, lambda jobs, held: jobs.crash(held, max_crashes, reason, is_memory=is_memory), outcome
+        )
 
-    def _settle(self, claim: Claim, tell: Callable[[JobRepository, Claim], None]) -> None:
+    def _settle(self, claim: Claim, tell: Callable[[JobRepository, Claim], None], outcome: str) -> str:
         """Says in the table how the attempt ended, unless the child or another attempt already did."""
         try:
             with self._database.write() as session:
                 tell(JobRepository(session), claim)
         except Superseded:
-            pass  # ended by the child, cancelled, or taken over
+            return self._status(claim)  # ended by the child, cancelled, or taken over
         except DatabaseUnavailable:
             log.warning("job %s: the database is away; its lease will expire", claim.job_id)
+            return "unknown"
+        return outcome
+
+    def _status(self, claim: Claim) -> str:
+        """How the attempt ended, as the table says."""
+        try:
+            with self._database.read() as session:
+                job = session.get_one(Job, claim.job_id)
+        except DatabaseUnavailable:
+            return "unknown"
+        return job.status if job.attempt == claim.attempt else "superseded"
 
     def _ring_waiting(self, claim: Claim) -> None:
         with self._database.read() as session:
@@ -187,9 +219,11 @@ class _Watch:
         lease: _Lease,
         child: BaseProcess,
         is_stopping: Callable[[], bool],
+        telemetry: Telemetry,
     ) -> None:
         self._database = database
         self._settings = settings
+        self._telemetry = telemetry
         self._claim = claim
         self._lease = lease
         self._child = child
@@ -234,8 +268,10 @@ class _Watch:
             with self._database.write() as session:
                 job = JobRepository(session).renew(self._claim, self._settings.lease_seconds)
         except DatabaseUnavailable:
+            self._telemetry.missed_renewal()
             return None
         self._lease.renewed(asked_at)
+        self._telemetry.saw(job.progress)
         return job
 
     def _tend(self, job: Job | None) -> str | None:

@@ -12,13 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import signals
+from prometheus_client import CollectorRegistry
 
 from shared.database import Database
+from shared.exporter import serve_metrics
+from shared.logs import set_up_logging
 from shared.queue import RUN_JOB, Doorbell, celery_app
 from shared.settings import get_settings
+from shared.tracing import open_traces
+from worker.gpus import find_gpus
 from worker.jobs.child import forkserver_for
 from worker.jobs.reconciler import Reconciler
 from worker.jobs.supervisor import Supervisor
+from worker.jobs.telemetry import Telemetry
 
 app = celery_app(get_settings())
 _standard_process = multiprocessing.current_process()
@@ -35,7 +41,7 @@ def run_job(job_id: str) -> None:
 
 def serve(name: str, runners: Mapping[str, str]) -> None:
     """Runs the worker of this name until it is told to stop; `runners` has the kinds of jobs that it works for."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(get_settings().log_format, name)
     app.conf.finetuned_kind, app.conf.finetuned_runners = name, dict(runners)
     # Not by `worker_main`: Celery's command line imports a tenth of a second of things that only a terminal needs.
     worker = app.Worker(
@@ -44,12 +50,18 @@ def serve(name: str, runners: Mapping[str, str]) -> None:
         concurrency=1,
         pool_cls="prefork",
         loglevel="INFO",
+        quiet=True,  # a banner is no line of a log
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
     )
     worker.start()
     sys.exit(worker.exitcode)
+
+
+@signals.setup_logging.connect
+def _leave_logging_alone(**_: Any) -> None:
+    """Celery sets nothing up where somebody listens: its lines go the way of all others."""
 
 
 @signals.worker_process_init.connect
@@ -69,6 +81,9 @@ def _start_supervisor() -> None:
     multiprocessing.process._current_process = _standard_process  # type: ignore[attr-defined]
     kind, runners, settings = app.conf.finetuned_kind, app.conf.finetuned_runners, get_settings()
     database = Database(settings.resolved_database_url)
+    registry, traces = CollectorRegistry(), open_traces(settings, kind)
+    if kind == "training" and (gpus := find_gpus()) is not None:
+        registry.register(gpus)
     owner = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     supervisor = Supervisor(
         kind=kind,
@@ -80,7 +95,10 @@ def _start_supervisor() -> None:
         others={other: runner for other, runner in runners.items() if other != kind},
         processes=forkserver_for(runners[kind]),  # what the rarer kinds import, they import themselves
         is_stopping=lambda: bool(_is_stopping.value),
+        telemetry=Telemetry(registry, traces),
     )
+    serve_metrics(registry, settings, kind)
+    _pool["traces"] = traces
     _pool["supervisor"] = supervisor
     _pool["reconciler"] = Reconciler(supervisor, database, settings)
     _pool["reconciler"].start()
@@ -97,3 +115,5 @@ def _leave(**_: Any) -> None:
         _is_stopping.value = True
         _pool["supervisor"].wait_idle()  # Celery waits for its tasks only, and the reconciler runs jobs too
         _pool["reconciler"].stop()
+        if _pool["traces"] is not None:
+            _pool["traces"].close()

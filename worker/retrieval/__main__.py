@@ -9,17 +9,25 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
 
 from shared.database import Database
 from shared.embeddings import embedder_of
 from shared.errors import DatabaseUnavailable, DiskFull
+from shared.exporter import serve_metrics
+from shared.logs import set_up_logging
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings, get_settings
 from shared.storage import Storage
+from worker.retrieval.measures import IndexMeasures, ShownIndex
+
+if TYPE_CHECKING:
+    from worker.retrieval.indexer import Indexer
 
 log = logging.getLogger("worker.retrieval")
 
@@ -30,6 +38,20 @@ _PAUSE_SECONDS = 5.0  # after a failure
 _NICENESS = 5  # answers and trainings on the same machine go first
 
 
+class _Shown:
+    """What the heartbeat and Prometheus are shown; nothing of an index that is not open yet."""
+
+    def __init__(self) -> None:
+        self.indexer: Indexer | None = None
+        self.num_failures = 0
+
+    def details(self) -> dict[str, Any]:
+        return {} if self.indexer is None else self.indexer.details()
+
+    def measures(self) -> IndexMeasures | None:
+        return None if self.indexer is None else self.indexer.measures()
+
+
 def main(settings: Settings) -> None:
     """Follows uploads and deletions until SIGTERM or SIGINT."""
     stopped = threading.Event()
@@ -37,7 +59,10 @@ def main(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopped.set())
     os.nice(_NICENESS)
     database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
-    shown: list[Callable[[], dict[str, Any]]] = []
+    shown = _Shown()
+    registry = CollectorRegistry()
+    registry.register(ShownIndex(shown.measures, lambda: shown.num_failures))
+    serve_metrics(registry, settings, KIND)
     heartbeat = threading.Thread(target=_beat_on, args=(database, shown, stopped), name="heartbeat")
     heartbeat.start()
     try:
@@ -53,7 +78,7 @@ def _follow(
     database: Database,
     storage: Storage,
     settings: Settings,
-    shown: list[Callable[[], dict[str, Any]]],
+    shown: _Shown,
     stopped: threading.Event,
 ) -> None:
     """Steps until the end. What fails is tried again, with an index that is opened anew."""
@@ -67,7 +92,7 @@ def _follow(
             if indexer is None:
                 index = ChunkIndex.open(settings.resolved_retrieval_url, settings.embedding_model if embedder else None)
                 indexer = Indexer(database, storage, index, settings, embedder)
-                shown[:] = [indexer.details]
+                shown.indexer = indexer
             indexer.step(stopped)
             stopped.wait(_POLL_SECONDS)
         except (DatabaseUnavailable, DiskFull) as error:
@@ -76,6 +101,7 @@ def _follow(
         except Exception:  # the process's outermost edge: one document must not end the following of all others
             log.exception("indexing failed; trying again")
             indexer = None
+            shown.num_failures += 1
             stopped.wait(_PAUSE_SECONDS)
 
 
@@ -99,13 +125,13 @@ def _is_locked(descriptor: int) -> bool:
     return True
 
 
-def _beat_on(database: Database, shown: list[Callable[[], dict[str, Any]]], stopped: threading.Event) -> None:
+def _beat_on(database: Database, shown: _Shown, stopped: threading.Event) -> None:
     """Shows the process's sign of life, and takes it back at the end."""
     worker_id = f"{KIND}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     while not stopped.is_set():
         try:
             with database.write() as session:
-                WorkerRepository(session).beat(worker_id, KIND, shown[0]() if shown else {})
+                WorkerRepository(session).beat(worker_id, KIND, shown.details())
         except DatabaseUnavailable as error:
             log.warning("no heartbeat: %s", error.code)
         stopped.wait(_BEAT_SECONDS)
@@ -117,6 +143,5 @@ def _beat_on(database: Database, shown: list[Callable[[], dict[str, Any]]], stop
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it names each request's URL
+    set_up_logging(get_settings().log_format, KIND)
     main(get_settings())

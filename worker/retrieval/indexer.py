@@ -22,6 +22,7 @@ from worker.data.pipeline import title_of
 from worker.data.text_cache import TextCache
 from worker.data.texts import EXTRACTOR_VERSION, ExtractedText
 from worker.retrieval.index import KEEP_VERSIONS, ChunkIndex
+from worker.retrieval.measures import IndexMeasures
 from worker.retrieval.pieces import pieces_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Indexer:
         self._tidy_after = time.monotonic()  # once more after each change: then nobody reads the old rows any more
         self._without_text: dict[str, str] = {}
         self._num_missing = 0
+        self._behind_since: float | None = None
+        self._num_entered = self._num_unreadable = self._num_embedded = self._num_endpoint_failures = 0
 
     def details(self) -> dict[str, Any]:
         """What the heartbeat shows: how many documents are indexed, wait, or give no text."""
@@ -55,6 +58,20 @@ class Indexer:
             "waiting": self._num_missing,
             "without_text": len(self._without_text),
         }
+
+    def measures(self) -> IndexMeasures:
+        """What Prometheus is shown; from any thread."""
+        since = self._behind_since
+        return IndexMeasures(
+            num_indexed=len(self._index.chunks.revisions),
+            num_waiting=self._num_missing,
+            num_without_text=len(self._without_text),
+            lag_seconds=0.0 if since is None else time.monotonic() - since,
+            num_entered=self._num_entered,
+            num_unreadable=self._num_unreadable,
+            num_embedded=self._num_embedded,
+            num_endpoint_failures=self._num_endpoint_failures,
+        )
 
     def step(self, stopped: threading.Event) -> bool:
         """Follows what has changed, until `stopped`; says whether there was anything. A document that goes while it
@@ -82,6 +99,8 @@ class Indexer:
 
     def _enter_missing(self, wanted: Sequence[WantedDocument], stopped: threading.Event) -> int:
         missing = [one for one in wanted if not self._is_settled(one)]
+        if missing and self._behind_since is None:
+            self._behind_since = time.monotonic()
         for number, document in enumerate(missing, start=1):
             self._num_missing = len(missing) - number + 1
             if stopped.is_set():
@@ -89,7 +108,7 @@ class Indexer:
             self._enter(document)
             if number % _TIDY_EVERY == 0:
                 self._index.tidy()
-        self._num_missing = 0
+        self._num_missing, self._behind_since = 0, None
         return len(missing)
 
     def _is_settled(self, document: WantedDocument) -> bool:
@@ -102,10 +121,12 @@ class Indexer:
             pieces = pieces_of(self._text_of(document))
         except DocumentError as error:
             log.warning("document %s cannot be indexed: %s", document.id, error.code)
+            self._num_unreadable += 1
             pieces = []
         if pieces:
             self._index.put(document, revision, title_of(document.filename), pieces)
             log.info("indexed document %s: %d chunks", document.id, len(pieces))
+            self._num_entered += 1
             return
         self._without_text[document.id] = revision
         if document.id in self._index.chunks.revisions:
@@ -132,9 +153,11 @@ class Indexer:
                 vectors.put(rows, embedder.embed([row["searched"] for row in rows]))
             except EndpointUnavailable as error:
                 log.warning("no embeddings: %s", error.detail)
+                self._num_endpoint_failures += 1
                 self._embed_after = time.monotonic() + _ENDPOINT_PAUSE_SECONDS
                 return num_embedded
             num_embedded += 1
+            self._num_embedded += 1
         return num_embedded
 
 
