@@ -22,6 +22,7 @@ from shared.claimed_job import ClaimedJob
 from shared.disk import DiskRoom
 from shared.errors import DatasetError, InvalidRequest, SetupFailed, Superseded
 from shared.ids import new_id
+from shared.logs import log_about
 from shared.made_files import enter_made_file
 from shared.models import AdapterVersion, Dataset
 from shared.openai_training import PARAMETER, fine_tuned_name
@@ -245,6 +246,8 @@ def enter_version(
     """Ends the job with a version whose folder is in its place; where the claim is lost, with no folder."""
     try:
         _record(job, storage, adapter, version, results)
+        with log_about(version=version.number):
+            log.info("job %s published version %d of '%s'", job.claim.job_id, version.number, adapter)
     except Superseded:
         # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
         # commit that did happen, so they keep it.)

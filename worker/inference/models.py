@@ -156,6 +156,7 @@ def load_base(name: str, settings: Settings) -> LoadedModel:
         from worker.inference.weights import load_weights
 
     take_over_libraries()
+    _without_progress_bars()
 
     if (loaded := load_by_vllm(name, settings)) is not None:
         return loaded
@@ -178,6 +179,12 @@ def load_base(name: str, settings: Settings) -> LoadedModel:
         prompt_format=format_of(model.config, tokenizer),
         stop_tokens=frozenset([*ends, tokenizer.eos_token_id]),
     )
+
+
+def _without_progress_bars() -> None:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # what overwrites itself is no line of a log
 
 
 def _free_bytes() -> int:

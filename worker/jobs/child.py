@@ -93,6 +93,7 @@ def live_until(deadlines: Connection) -> None:
 def work_on(claim: Claim, settings: Settings, run: Runner, should_stop: Callable[[], bool]) -> int:
     """Does the job. An error of the tree fails it; anything else is a crash, which the supervisor counts."""
     job = ClaimedJob(Database(settings.resolved_database_url), claim)
+    log.info("job %s: attempt %d is worked on", claim.job_id, claim.attempt)
     try:
         _run_or_fail(job, settings, run, should_stop)
     except Superseded:

@@ -42,6 +42,7 @@ def run_job(job_id: str) -> None:
 def serve(name: str, runners: Mapping[str, str]) -> None:
     """Runs the worker of this name until it is told to stop; `runners` has the kinds of jobs that it works for."""
     set_up_logging(get_settings().log_format, name)
+    sys.__stdout__ = None  # type: ignore[misc] # Celery's goodbye, which it writes there, is no line of a log
     app.conf.finetuned_kind, app.conf.finetuned_runners = name, dict(runners)
     # Not by `worker_main`: Celery's command line imports a tenth of a second of things that only a terminal needs.
     worker = app.Worker(
