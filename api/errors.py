@@ -35,10 +35,11 @@ _USELESS_TO_RETRY = (409, 501, 507)  # OpenAI's clients send these again unless 
 
 
 class ErrorAnswer(BaseModel):
-    """Every error's body: a stable code, and one sentence that says what to do."""
+    """Every error's body: a stable code, one sentence that says what to do, and, where one field is meant, its name."""
 
     error: str
     detail: str
+    param: str | None = None
 
 
 class StreamError(ErrorAnswer):
@@ -93,7 +94,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The error in the dialect of the path; with Retry-After where trying again helps."""
-    content: dict[str, Any] = {"error": code, "detail": detail}
+    content: dict[str, Any] = {"error": code, "detail": detail} | ({} if param is None else {"param": param})
     if _is_openai(path):
         status = _openai_status(status, code)
         content = _openai_content(status, code, detail, param)

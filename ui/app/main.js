@@ -9,9 +9,13 @@ import { href, useRoute } from "./routes.js";
 // A page is a module in `pages/` whose default export draws it; `parts` is what follows its name in the address.
 const PAGES = [
   { name: "documents", title: "Documents" },
+  { name: "train", title: "Train" },
+  { name: "jobs", title: "Jobs" },
 ];
 
 const loaded = {};
+let hasMoved = false; // since the pages were opened: then, and only then, the focus follows to the new heading
+addEventListener("hashchange", () => (hasMoved = true));
 
 function load(name) {
   loaded[name] ??= import(`./pages/${name}.js`).catch((error) => {
@@ -97,7 +101,6 @@ function Page({ page, parts }) {
   const [module, setModule] = useState(null);
   const [error, setError] = useState(null);
   const main = useRef(null);
-  const isFirst = useRef(document.activeElement === document.body);
   useEffect(() => {
     if (!page) return;
     load(page.name).then((found) => setModule(() => found.default), () =>
@@ -105,7 +108,7 @@ function Page({ page, parts }) {
     );
   }, [page]);
   useEffect(() => {
-    if (module && !isFirst.current) main.current?.querySelector("h1")?.focus();
+    if (module && hasMoved) main.current?.querySelector("h1")?.focus();
   }, [module, parts.join("/")]);
   if (!page) return html`<h1>Not found</h1><p>There is no such page. <a href=${href(PAGES[0].name)}>Go to the documents.</a></p>`;
   if (error) return html`<${Problem} error=${error} />`;

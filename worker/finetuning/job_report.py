@@ -55,7 +55,7 @@ class JobReport:
             case EvaluationProgress():
                 self._show(evaluated=metrics.num_done, held_out=metrics.num_examples)
             case Notice():
-                self._job.log(metrics.message, level=metrics.level)
+                self._job.log(metrics.message, level=metrics.level, data={"decision": True})
             case Preflight():
                 self._job.log(metrics.message, data=asdict(metrics))
 

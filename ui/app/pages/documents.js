@@ -9,6 +9,7 @@ import { usePages } from "../parts/loading.js";
 import { Progress } from "../parts/progress.js";
 import { Status } from "../parts/status.js";
 import { Pager, Table } from "../parts/table.js";
+import { href } from "../routes.js";
 import * as uploads from "../parts/uploads.js";
 
 const KINDS = ".pdf,.docx,.html,.htm,.md,.txt,.csv,.jsonl";
@@ -23,12 +24,13 @@ export default function Documents() {
         <h1 tabindex="-1">Documents</h1>
         <p>What your models learn from, and what answers are found in. Nothing of it leaves this installation.</p>
       </div>
+      ${list.rows.length > 0 && html`<a class="button primary" href=${href("train")}>Train on documents</a>`}
       </div>
     <${Drop} />
     <${Uploads} entries=${sent} />
     <${Problem} error=${list.error} />
     ${list.isLoading && html`<${Loading} what="documents" />`}
-    ${list.isEmpty && html`<${Empty} title="No documents yet">Drop a handbook, guidelines, or a table of questions and answers above.<//>`}
+    ${list.isEmpty && html`<${Empty} title="No documents yet">Drop a handbook, guidelines, or a table of questions and answers above. Then go on to training.<//>`}
     ${list.rows.length > 0 && html`<${Table} caption="Documents, newest first" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns(setDeleting)} />`}
     <${Pager} pager=${list.pager} what="documents" />
     ${deleting && html`<${Delete} document=${deleting} onClose=${() => setDeleting(null)} onDone=${list.reload} />`}

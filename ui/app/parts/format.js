@@ -33,12 +33,26 @@ export function bytes(value) {
 export function duration(seconds) {
   if (!isNumber(seconds)) return DASH;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   const two = (value) => String(value).padStart(2, "0");
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
   return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+}
+
+/** Between two moments that are known to the second. */
+export function between(from, to = Date.now() / 1000) {
+  if (!isNumber(from)) return DASH;
+  const seconds = Math.max(0, Math.round(to - from));
+  return seconds < 1 ? "under 1 s" : duration(seconds);
+}
+
+/** A number of any size in few characters: `0`, `2e-4`, `0.25`, `1,250`. */
+export function short(value) {
+  if (!isNumber(value)) return DASH;
+  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1).replace(".0e", "e");
+  return number.format(Number(value.toPrecision(3)));
 }
 
 export const time = (unix) => (isNumber(unix) ? moment.format(unix * 1000) : DASH);

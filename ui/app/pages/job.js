@@ -1,0 +1,221 @@
+// One job: how far it is, its curves as they grow, what was decided and why, and what can be done with it.
+import { follow, get, post } from "../api.js";
+import { Chart } from "../parts/chart.js";
+import { Confirm } from "../parts/dialog.js";
+import { attempt, Loading, Problem } from "../parts/feedback.js";
+import { between, bytes, count, DASH, duration, figure, percent, plural, short, time, timeOfDay } from "../parts/format.js";
+import { html, useEffect, useReducer, useRef, useState } from "../parts/html.js";
+import { JobLog } from "../parts/joblog.js";
+import { useLoaded } from "../parts/loading.js";
+import { Progress } from "../parts/progress.js";
+import { Status } from "../parts/status.js";
+import { useStored } from "../parts/stored.js";
+import { href } from "../routes.js";
+
+const ENDED = ["succeeded", "failed", "cancelled"];
+const DRAWN_EVERY_MS = 250;
+const READ_EVERY_SECONDS = 2;
+
+export function Job({ id }) {
+  const path = `/fine-tuning/jobs/${encodeURIComponent(id)}`;
+  const [hasEnded, setEnded] = useState(false);
+  const loaded = useLoaded((signal) => get(path, {}, signal), [id], { everySeconds: hasEnded ? null : READ_EVERY_SECONDS });
+  const { log, connection } = useLog(path, loaded.reload);
+  const job = loaded.data;
+  useEffect(() => setEnded(Boolean(job && ENDED.includes(job.status))), [job?.status]);
+  return html`
+    <div class="page-head">
+      <div>
+        <p class="small"><a href=${href("jobs")}>All jobs</a></p>
+        <h1 tabindex="-1" class="break">${job ? (TITLES[job.kind] ?? job.kind) : "Job"}${job?.adapter ? html` of <em>${job.adapter}</em>` : null}</h1>
+        <p class="row">${job && html`<${Status} of=${job.status} />`}<code class="break">${id}</code></p>
+      </div>
+      ${job && html`<${Actions} job=${job} path=${path} onDone=${loaded.setData} />`}
+    </div>
+    <${Problem} error=${loaded.error} />
+    ${!job && !loaded.error && html`<${Loading} what="the job" />`}
+    ${job && html`<${Body} job=${job} log=${log} connection=${connection} />`}
+  `;
+}
+
+function Body({ job, log, connection }) {
+  return html`
+    <${Problem} error=${job.error && { detail: job.error.detail, code: job.error.code }} title="This job failed" />
+    ${connection === "waiting" && html`<p class="warn-box" role="status">The connection is lost; this page comes back by itself.</p>`}
+    <${Where} job=${job} />
+    ${job.kind === "training" && html`<${Curves} log=${log} />`}
+    <${Result} job=${job} />
+    <${Events} log=${log} />
+  `;
+}
+
+const TITLES = { setup: "Setup", training: "Training", batch: "Batch", import: "Import", export: "Export" };
+
+/** The job's events, followed from the first one on and drawn a few times a second. */
+function useLog(path, onStatus) {
+  const log = useRef(null);
+  log.current ??= new JobLog();
+  const [, draw] = useReducer((before) => before + 1, 0);
+  const [connection, setConnection] = useState("opening");
+  useEffect(() => {
+    log.current = new JobLog();
+    let timer = null;
+    const soon = () => {
+      timer ??= setTimeout(() => {
+        timer = null;
+        draw();
+      }, DRAWN_EVERY_MS);
+    };
+    const stop = follow(`${path}/events`, {
+      onEvents: (events) => {
+        const { statuses } = log.current;
+        for (const event of events) log.current.add(event);
+        if (log.current.statuses > statuses) onStatus();
+        soon();
+      },
+      onState: (state) => {
+        setConnection(state);
+        if (state === "ended") onStatus();
+      },
+    });
+    return () => {
+      stop();
+      clearTimeout(timer);
+    };
+  }, [path]);
+  return { log: log.current, connection };
+}
+
+function Actions({ job, path, onDone }) {
+  const [isAsking, setAsking] = useState(false);
+  const act = (what, done) => attempt(async () => onDone(await post(`${path}/${what}`)), done);
+  const canPause = ["training", "batch"].includes(job.kind);
+  return html`<div class="actions">
+    ${canPause && ["queued", "running"].includes(job.status) && html`<button type="button" onClick=${() => act("pause", "It pauses once it has kept what it has.")}>Pause</button>`}
+    ${job.status === "paused" && html`<button type="button" class="primary" onClick=${() => act("resume", "It is queued again, and goes on where it stopped.")}>Resume</button>`}
+    ${!ENDED.includes(job.status) && html`<button type="button" class="danger" onClick=${() => setAsking(true)}>Cancel</button>`}
+    ${job.status === "failed" && html`<a class="button primary" href=${href("train")}>Train again</a>`}
+    ${isAsking &&
+    html`<${Confirm} title="Cancel this job?" action="Cancel the job" danger onClose=${() => setAsking(false)} onConfirm=${async () => onDone(await post(`${path}/cancel`))}>
+      <p>It ends, and so do jobs that wait for it. Nothing is published. To go on later, pause it instead.</p>
+    <//>`}
+  </div>`;
+}
+
+/** How far it is. */
+function Where({ job }) {
+  const { progress, status } = job;
+  const [done, all] = progress.total_steps ? [progress.step ?? 0, progress.total_steps] : [progress.documents_done ?? 0, progress.documents ?? 0];
+  const unit = progress.total_steps ? (job.kind === "batch" ? "line" : "step") : "document";
+  const isOpen = !ENDED.includes(status);
+  const words = all ? `${count(done)} of ${plural(all, unit)}${typeof progress.seconds_left === "number" && status === "running" ? `, about ${duration(progress.seconds_left)} left` : ""}` : (progress.phase ?? "starting");
+  return html`<section class="stack" aria-label="Progress">
+    ${isOpen && status !== "queued" && html`<${Progress} value=${all ? done / all : null} label="Progress of this job">${words}<//>`}
+    ${status === "queued" && html`<p class="hint-box">${queued(job)}</p>`}
+    <dl class="figures">
+      ${job.kind === "training" ? html`<${TrainingFigures} job=${job} />` : all ? html`<${Figure} name=${`${unit}s`}>${count(done)} <small>of ${count(all)}</small><//>` : null}
+      <${Figure} name="Took">${job.started_at ? between(job.started_at, job.finished_at ?? undefined) : DASH}<//>
+      <${Figure} name="Attempt">${job.attempt || DASH}<//>
+    </dl>
+  </section>`;
+}
+
+function queued(job) {
+  if (job.queue_position) return `${plural(job.queue_position, "job")} of its kind ${job.queue_position === 1 ? "runs" : "run"} before it.`;
+  if (job.waits_for) return html`It waits for <a href=${href("jobs", job.waits_for)}>its setup job</a>, which makes the dataset.`;
+  return "It is next, as soon as a worker is free.";
+}
+
+const Figure = ({ name, children }) => html`<div><dt>${name}</dt><dd>${children}</dd></div>`;
+
+function TrainingFigures({ job }) {
+  const { progress } = job;
+  const published = job.result?.metrics ?? {};
+  const heldOut = published.validation_loss ?? progress.validation_loss;
+  return html`
+    <${Figure} name="Step">${count(progress.step)} <small>of ${count(progress.total_steps)}</small><//>
+    ${!ENDED.includes(job.status) && html`<${Figure} name="Time left">${job.status === "running" ? duration(progress.seconds_left) : DASH}<//>`}
+    <${Figure} name="Loss">${figure(published.train_loss ?? progress.train_loss)}<//>
+    <${Figure} name="Held-out loss">${figure(heldOut)}${published.base_loss && html` <small>base ${figure(published.base_loss)}</small>`}<//>
+    <${Figure} name="Speed">${progress.tokens_per_second ? html`${count(Math.round(progress.tokens_per_second))} <small>tokens/s</small>` : DASH}<//>
+    <${Figure} name="Memory">${bytes(progress.memory_bytes)} ${progress.peak_memory_bytes ? html`<small>peak ${bytes(progress.peak_memory_bytes)}</small>` : null}<//>
+  `;
+}
+
+const LOSSES = [
+  { label: "Training loss", className: "series-1" },
+  { label: "Held-out loss", className: "series-2", isSparse: true },
+];
+const OTHERS = {
+  learning_rate: ["Learning rate", { label: "Learning rate", className: "series-3", format: short }],
+  tokens_per_second: ["Speed", { label: "Tokens per second", className: "series-1", format: (value) => count(Math.round(value)) }],
+  memory_bytes: ["Memory", { label: "Memory", className: "series-2", format: bytes }],
+  gradient_norm: ["Gradient norm", { label: "Gradient norm", className: "series-3" }],
+};
+
+function Curves({ log }) {
+  const [other, setOther] = useStored("job-curve", "learning_rate");
+  if (!log.latest && !log.heldOut.data[0].length) return null;
+  const [title, series] = OTHERS[other];
+  return html`<div class="columns">
+    <section class="card" aria-label="Losses"><${Chart} title="Loss" data=${log.losses} series=${LOSSES} /></section>
+    <section class="card" aria-label="Other numbers">
+      <div class="tabs small" role="group" aria-label="Which number">
+        ${Object.entries(OTHERS).map(([name, [words]]) => html`<button key=${name} type="button" class="small" aria-pressed=${String(name === other)} onClick=${() => setOther(name)}>${words}</button>`)}
+      </div>
+      <${Chart} key=${other} title=${title} isTitleShown=${false} data=${log.curve(other)} series=${[series]} height=${228} />
+    </section>
+  </div>`;
+}
+
+function Result({ job }) {
+  const { result } = job;
+  if (!result) return null;
+  if (job.kind === "training" && result.version) return html`<section class="card" aria-label="Result">
+    <h2>Published as ${result.adapter}@${result.version}</h2>
+    <p>${comparison(result.metrics)}</p>
+  </section>`;
+  if (job.kind !== "setup") return null;
+  const failed = result.failed_documents ?? [];
+  return html`<section class="card" aria-label="Result">
+    <h2>Dataset</h2>
+    <dl class="pairs">
+      <dt>Examples</dt><dd>${count(result.train_examples)} to learn from, ${count(result.validation_examples)} held out</dd>
+      <dt>Tokens</dt><dd>${count(result.tokens)}, ${percent(result.supervised_share)} of them learned</dd>
+      <dt>Chunks</dt><dd>${count(result.chunks)} of ${plural(result.documents, "document")}</dd>
+    </dl>
+    ${failed.length > 0 && html`<h3>Left out</h3><ul class="plain-list">${failed.map((one) => html`<li key=${one.filename ?? one}><span class="break">${one.filename ?? String(one)}</span> <span class="field-error">${one.detail ?? ""}</span></li>`)}</ul>`}
+  </section>`;
+}
+
+function comparison(metrics = {}) {
+  const { base_loss: base, validation_loss: tuned } = metrics;
+  if (typeof base !== "number" || typeof tuned !== "number") return "Nothing was held out, so there is no loss to compare.";
+  const change = (tuned - base) / base;
+  return `On what was held out, the loss went from ${figure(base)} (base model) to ${figure(tuned)}: ${change < 0 ? "−" : "+"}${percent(Math.abs(change))}.`;
+}
+
+function Events({ log }) {
+  const [shown, setShown] = useStored("job-events", "all");
+  const chosen = shown === "decisions" ? log.decisions : log.events;
+  return html`<section class="card" aria-label="Events">
+    <header>
+      <h2>What happened</h2>
+      <div class="row" role="group" aria-label="Which events">
+        ${[["all", "Everything"], ["decisions", `Decisions and warnings (${log.decisions.length})`]].map(
+          ([name, words]) => html`<button key=${name} type="button" class="small choice" aria-pressed=${String(shown === name)} onClick=${() => setShown(name)}>${words}</button>`,
+        )}
+      </div>
+    </header>
+    ${chosen.length === 0 && html`<p class="muted">${shown === "decisions" ? "Nothing was decided yet." : "Nothing happened yet."}</p>`}
+    <ol class="events">
+      ${[...chosen].reverse().map(
+        (event) => html`<li key=${event.id} class=${event.level}>
+          <time title=${time(event.created_at)}>${timeOfDay(event.created_at)}</time>
+          <span class="break">${event.level !== "info" && html`<strong>${event.level === "error" ? "Error: " : "Warning: "}</strong>`}${event.message}</span>
+        </li>`,
+      )}
+    </ol>
+    ${shown === "all" && log.numDropped > 0 && html`<p class="hint">${plural(log.numDropped, "earlier event")} left out here; the API has them all.</p>`}
+  </section>`;
+}
