@@ -75,6 +75,10 @@ def test_an_evaluation_whose_step_an_earlier_attempt_took_is_an_event_of_its_own
     }
 
 
-def test_a_notice_is_an_event_of_its_level() -> None:
+def test_a_notice_is_an_event_of_its_level_and_marked_as_a_decision() -> None:
     _, events = told(Notice("Over-fitting: …", "warn"), Notice("Stopped early …"))
-    assert events == [("Over-fitting: …", {"level": "warn"}), ("Stopped early …", {"level": "info"})]
+    decision = {"decision": True}
+    assert events == [
+        ("Over-fitting: …", {"level": "warn", "data": decision}),
+        ("Stopped early …", {"level": "info", "data": decision}),
+    ]

@@ -1,38 +1,20 @@
-"""The browser that the pages are tried in: the system's Chromium, driven by Playwright, and axe-core within it."""
+"""Who looks at the pages in a real browser, and axe-core, which judges them there."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 _AXE = Path("npm/node_modules/axe-core/axe.min.js")  # in the virtual environment, by `make browser`
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 TIMEOUT_MS = 20_000  # other tests run beside these
 expect.set_options(timeout=TIMEOUT_MS)
-
-
-def find_chromium() -> str | None:
-    """Its path; None if there is none."""
-    return next((path for path in map(shutil.which, _NAMES) if path), None)
 
 
 def find_axe() -> str | None:
@@ -46,15 +28,6 @@ def required(found: str | None, sentence: str) -> str:
     if found is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(sentence)
     return found
-
-
-@contextmanager
-def launched(executable: str, *arguments: str) -> Iterator[Browser]:
-    """A browser of its own, with a profile of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*_ARGUMENTS, *arguments])
-        yield browser
-        browser.close()
 
 
 @dataclass

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from bench.browser import find_chromium, launched
 from tests.end_to_end.conftest import RunningStack, running_stack
-from tests.ui.browser import DESKTOP, Visitor, find_chromium, launched, required, visitor
+from tests.ui.browser import DESKTOP, Visitor, required, visitor
 
 
 @pytest.fixture(scope="package")

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FileChooser, Page, expect
 
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import PHONE, Visitor, violations, visitor
+from tests.waiting import until
 from ui import APP
 
 PAGES = re.findall(r'^  \{ name: "(\w+)", title:', (APP / "main.js").read_text(), re.MULTILINE)
@@ -96,13 +97,15 @@ def tab_to(page: Page, name: str) -> None:
 def test_the_keyboard_is_enough(someone: Visitor, places: list[str]) -> None:
     page = someone.open("documents")
     settled(page)
+    choosers: list[FileChooser] = []
+    page.on("filechooser", choosers.append)  # long before: its listening begins on the side
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     tab_to(page, "Choose files")
-    with page.expect_file_chooser():
-        page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    until(lambda: bool(page.evaluate("true") and choosers))
     tab_to(page, "Delete rules.txt")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
