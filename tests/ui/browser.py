@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
+
+from ui import APP
 
 _AXE = Path("npm/node_modules/axe-core/axe.min.js")  # in the virtual environment, by `make browser`
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
@@ -21,6 +24,11 @@ def find_axe() -> str | None:
     """The source of axe-core; None if it is not there."""
     path = Path(sys.prefix) / _AXE
     return path.read_text() if path.exists() else None
+
+
+def page_names() -> list[str]:
+    """The pages of the navigation, in its order."""
+    return re.findall(r'^  \{ name: "(\w+)", title:', (APP / "main.js").read_text(), re.MULTILINE)
 
 
 def required(found: str | None, sentence: str) -> str:

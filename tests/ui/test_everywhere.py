@@ -9,11 +9,9 @@ import pytest
 from playwright.sync_api import Browser, FileChooser, Page, expect
 
 from tests.end_to_end.conftest import RunningStack
-from tests.ui.browser import PHONE, Visitor, violations, visitor
+from tests.ui.browser import PHONE, Visitor, page_names, violations, visitor
 from tests.waiting import until
-from ui import APP
 
-PAGES = re.findall(r'^  \{ name: "(\w+)", title:', (APP / "main.js").read_text(), re.MULTILINE)
 THEMES = ("light", "dark")
 
 
@@ -23,7 +21,7 @@ def places(stack: RunningStack) -> list[str]:
     stack.upload(("rules.txt", ". ".join(f"Rule {number} is kept" for number in range(40))))
     made = stack.post("/fine-tuning/setup", adapter="everywhere", num_epochs=1, max_length=64)
     stack.wait(made["training_job_id"])
-    return [*PAGES, f"jobs/{made['training_job_id']}", f"jobs/{made['job_id']}", "jobs/ftjob-nothing", "nowhere"]
+    return [*page_names(), f"jobs/{made['training_job_id']}", f"jobs/{made['job_id']}", "jobs/ftjob-nothing", "nowhere"]
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_the_keyboard_is_enough(someone: Visitor, places: list[str]) -> None:
     page = someone.open("documents")
     settled(page)
     choosers: list[FileChooser] = []
-    page.on("filechooser", choosers.append)  # long before: its listening begins on the side
+    page.on("filechooser", lambda one: choosers.append(one))  # long before: its listening begins on the side
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")

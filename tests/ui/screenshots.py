@@ -1,0 +1,71 @@
+"""`python -m tests.ui.screenshots`: a picture of every page, of a real stack that has just learned the handbook, into
+`docs/images/` for the README and the documentation."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser
+
+from bench.browser import find_chromium, launched
+from cli.demo.handbook import FOLDER
+from tests.end_to_end.conftest import RunningStack, running_stack
+from tests.ui.browser import PHONE, page_names, visitor
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+WINDOW = {"width": 1200, "height": 780}
+COLOURS = 96  # enough for pages; a picture then takes a quarter of the bytes
+TRAINING = {"adapter": "handbook", "num_epochs": 6, "max_length": 128, "batch_size": 8, "evaluation_interval_steps": 10}
+
+
+def main() -> None:
+    chromium = find_chromium()
+    if chromium is None:
+        raise SystemExit("There is no Chromium here; `make browser` installs it for root on Debian.")
+    with tempfile.TemporaryDirectory(prefix="finetuned-pictures-") as folder:
+        data_dir = Path(folder) / "data"
+        with (
+            running_stack(data_dir, Path(folder), FINETUNED_STORE_QUERIES="true") as stack,
+            launched(chromium) as browser,
+        ):
+            places = prepare(stack)
+            for name, place in places.items():
+                take(browser, stack, name, place)
+            take(browser, stack, "job-dark", places["job"], color_scheme="dark")
+            take(browser, stack, "job-phone", places["job"], viewport=PHONE, device_scale_factor=2)
+
+
+def prepare(stack: RunningStack) -> dict[str, str]:
+    """Trains, and asks a little; the places worth a picture, by its name."""
+    files = sorted((FOLDER / "documents").iterdir())
+    stack.upload(*((one.name, one.read_bytes()) for one in files), ("broken.pdf", b"%PDF-1.4 cut off"))
+    ids = [one["id"] for one in stack.get("/documents?limit=100")["data"] if one["filename"] != "broken.pdf"]
+    made = [stack.post("/fine-tuning/setup", document_ids=ids, **TRAINING, seed=seed) for seed in (0, 1)]
+    for one in made:
+        assert stack.wait(one["training_job_id"], timeout_seconds=900)["status"] == "succeeded"
+    for question in ("How many days of leave do I get?", "Who founded the company?", "What is the wifi called?"):
+        stack.ask(question, adapter="handbook", max_new_tokens=24)
+    return {**{name: name for name in page_names()}, "job": f"jobs/{made[0]['training_job_id']}"}
+
+
+def take(browser: Browser, stack: RunningStack, name: str, place: str, **how: Any) -> None:
+    """One picture."""
+    options: dict[str, Any] = {"viewport": WINDOW, "color_scheme": "light", "reduced_motion": "reduce", **how}
+    with browser.new_context(**options) as context:
+        someone = visitor(context, str(stack.http.base_url))
+        page = someone.open(place)
+        page.locator("main .loading").first.wait_for(state="detached")
+        page.wait_for_load_state("networkidle") if place == "train" else page.wait_for_timeout(1500)  # curves and lists
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        path = IMAGES / f"{name}.png"
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        print(f"{path.relative_to(IMAGES.parents[1])}  {path.stat().st_size // 1000} kB  {someone.complaints or ''}")
+
+
+if __name__ == "__main__":
+    main()
