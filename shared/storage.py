@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shared.errors import DiskFull
@@ -71,6 +71,15 @@ class Storage:
     def stage(self) -> Path:
         """A new name in the staging folder, on the same file system as the final places. Nothing is created."""
         return self.root / "staging" / new_id("")
+
+    def withdraw(self, folder: Path) -> None:
+        """Removes a folder from its final place, unless it is gone. It loses its name first, in one step: whoever looks
+        finds all of it or nothing, also when a kill comes in between. What then cannot be removed is left to the
+        sweep."""
+        doomed = self.stage()
+        with suppress(FileNotFoundError):
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextmanager

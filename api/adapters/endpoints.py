@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from api.adapters.importing import ReceivedImport, create_import, received_import
 from api.adapters.lineage import LineageRepository
-from api.adapters.removal import remove_version
 from api.adapters.schemas import (
     IMPORT_BODY,
     AdapterAnswer,
@@ -88,7 +87,7 @@ def delete_adapter(
     """Deletes an adapter with all its versions, none of which may be in use. The numbers are not given out again."""
     versions = AdapterRepository(session).delete_adapter(project, name, is_forced=force, actor="api")
     for version in versions:
-        background.add_task(remove_version, services.storage, version.id)
+        background.add_task(services.storage.withdraw, services.storage.version(version.id))
     return DeletedAdapter(adapter=name, versions=[version.number for version in versions])
 
 
@@ -103,7 +102,7 @@ def delete_version(
 ) -> DeletedVersion:
     """Deletes a version that is neither live nor named by a batch or an export that has not ended."""
     version = AdapterRepository(session).delete_version(project, name, number)
-    background.add_task(remove_version, services.storage, version.id)
+    background.add_task(services.storage.withdraw, services.storage.version(version.id))
     return DeletedVersion(adapter=name, version=number)
 
 

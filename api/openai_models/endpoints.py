@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Path
 
-from api.adapters.removal import remove_version
 from api.dependencies import AppServices, Project, ReadSession, WriteSession
 from api.openai_models.deleting import delete_model
 from api.openai_models.listing import all_models, one_model, resolved
@@ -38,5 +37,5 @@ def remove_model(
 ) -> DeletedModel:
     """Deletes a version that is neither live nor in use, or a checkpoint."""
     folder = delete_model(session, project, model, resolved(session, services.settings, project, model))
-    background.add_task(remove_version, services.storage, folder)
+    background.add_task(services.storage.withdraw, services.storage.version(folder))
     return DeletedModel(id=model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -60,9 +59,7 @@ def remove(storage: Storage, path: Path) -> None:
     """Removes a file, or a folder, which goes out of its place in one step first: nobody finds a part of it."""
     with suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            doomed = storage.stage()
-            os.rename(path, doomed)
-            shutil.rmtree(doomed)
+            storage.withdraw(path)
         else:
             path.unlink()
 

@@ -32,6 +32,7 @@ RUNNER = "tests.faults.work:run"
 AUDIT = "audit.jsonl"
 CREATED = "New fine-tuned model created"
 STEP_SECONDS = 0.01
+MARKING_TIME_SECONDS = 0.1  # a step of an attempt that goes on until it dies
 Work = Callable[[ClaimedJob, Storage, Callable[[], bool], Callable[[str], None]], None]
 
 
@@ -105,7 +106,7 @@ def _train(job: ClaimedJob, storage: Storage, should_stop: Callable[[], bool], n
     while step < num_steps or is_long:
         if should_stop():
             return
-        threading.Event().wait(STEP_SECONDS)
+        threading.Event().wait(STEP_SECONDS if step < num_steps else MARKING_TIME_SECONDS)
         if step < num_steps:
             step, state = step + 1, _advance(state)
         job.report({"step": step, "attempt": attempt})
@@ -143,7 +144,7 @@ def _publish(job: ClaimedJob, storage: Storage, state: str) -> None:
     try:
         _record(job, version)
     except Superseded:
-        shutil.rmtree(storage.version(version_id), ignore_errors=True)
+        storage.withdraw(storage.version(version_id))
         raise
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.errors import DiskFull
-from shared.storage import SUMS, disk_errors, is_sealed, make_folder, publish_file, seal
+from shared.storage import SUMS, Storage, disk_errors, is_sealed, make_folder, publish_file, seal
 
 
 @pytest.fixture
@@ -70,3 +71,24 @@ def test_whatever_keeps_a_file_from_growing_is_a_full_disk(number: int) -> None:
         raise OSError(number, "of the file system")
     with pytest.raises(PermissionError), disk_errors():
         raise PermissionError
+
+
+def test_a_folder_that_is_withdrawn_is_gone_before_its_first_file_is(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    folder = storage.version("version-1")
+    (folder / "part").mkdir(parents=True)
+    (folder / "weights").write_text("w")
+    was_there: list[bool] = []
+    withdrawing = [True]
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if withdrawing and event in ("os.remove", "os.rmdir"):
+            was_there.append(folder.exists())
+
+    sys.addaudithook(watch)  # for the rest of the process
+    storage.withdraw(folder)
+    withdrawing.clear()
+    assert len(was_there) >= 3
+    assert not any(was_there)
+    assert not any((tmp_path / "staging").iterdir())
+    storage.withdraw(folder)

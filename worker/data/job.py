@@ -198,5 +198,5 @@ def _record(
             jobs.succeed(job.claim, result)
             DatasetRepository(session).add(row, [one.id for one in read.sources])
     except Superseded:
-        shutil.rmtree(storage.dataset(dataset_id), ignore_errors=True)
+        storage.withdraw(storage.dataset(dataset_id))
         raise

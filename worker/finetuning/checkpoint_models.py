@@ -95,7 +95,7 @@ class CheckpointModels:
         try:
             return check_files(folder, checkpoint_id)
         except AdapterBroken:
-            shutil.rmtree(folder)
+            self._storage.withdraw(folder)
             return None
 
     def _write(self, model: PeftModel, lineage: Lineage, checkpoint_id: str) -> Manifest:
@@ -122,7 +122,7 @@ class CheckpointModels:
             checkpoints.add(checkpoint)
             retired = checkpoints.retire(claim.job_id, keep=NUM_KEPT)
         for checkpoint_id in retired:
-            shutil.rmtree(self._storage.version(checkpoint_id), ignore_errors=True)
+            self._storage.withdraw(self._storage.version(checkpoint_id))
 
     def _remove_if_nobodys(self, checkpoint_id: str, step: int) -> None:
         """A later attempt would enter the folder; after the end of the job there is none."""
@@ -131,7 +131,7 @@ class CheckpointModels:
             is_over = JobRepository(session).get(claim.project_id, claim.job_id).status in ENDED
             is_entered = ModelCheckpointRepository(session).of_step(claim.job_id, step) is not None
         if is_over and not is_entered:
-            shutil.rmtree(self._storage.version(checkpoint_id), ignore_errors=True)
+            self._storage.withdraw(self._storage.version(checkpoint_id))
 
 
 def checkpoint_id_of(job_id: str, step: int) -> str:

@@ -251,7 +251,7 @@ def enter_version(
     except Superseded:
         # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
         # commit that did happen, so they keep it.)
-        shutil.rmtree(storage.version(version.id), ignore_errors=True)
+        storage.withdraw(storage.version(version.id))
         raise
 
 

@@ -82,7 +82,7 @@ def _publish(job: ClaimedJob, parameters: ImportParameters, settings: Settings, 
     try:
         _record(job, parameters, version_id, manifest)
     except Superseded:  # nothing refers to the folder
-        shutil.rmtree(storage.version(version_id), ignore_errors=True)
+        storage.withdraw(storage.version(version_id))
         raise
 
 
