@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.faults.goals import DATABASES, Goal, Result, Trial, attempt
 from tests.faults.registry import GOALS
 
 MOST_SECONDS = 900.0
+NUM_LANES = 3  # in which trials run beside each other: much of what they do is to wait for leases
 
 
 def main() -> int:
@@ -29,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="default: those that the goal asks for")
     parser.add_argument("--n", type=int, help="how often; default: the goal's own number")
     parser.add_argument("--quick", action="store_true", help="as often as in the test command")
-    parser.add_argument("--results", type=Path, help="a file for the JSON lines; its lines of these goals are replaced")
+    parser.add_argument("--results", type=Path, help="a file for the JSON lines; those of the same trials are replaced")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="a folder for what the trials leave behind (logs, data)")
     given = parser.parse_args()
@@ -39,8 +41,6 @@ def main() -> int:
     if given.here:
         return _run_here(GOALS[given.goals[0]], given)
     lines = _run_all(given)
-    if given.results is not None:
-        _keep(given.results, lines)
     return int(any(json.loads(line)["violations"] for line in lines))
 
 
@@ -61,6 +61,7 @@ class _Runner:
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
         self._running: set[subprocess.Popen[str]] = set()
+        self._turn = threading.Lock()
 
     def run(self, goal: Goal, database: str, seed: int) -> str:
         """The trial's JSON line; one that broke off has one violation."""
@@ -77,7 +78,10 @@ class _Runner:
         if line is None:
             broken = ["it broke off"]
             line = Result(goal.name, database, seed, number, broken, time.monotonic() - started_at, {}).to_json()
-        print(line, flush=True)
+        with self._turn:
+            print(line, flush=True)
+            if given.results is not None:
+                _keep(given.results, line)
         return line
 
     def end_all(self) -> None:
@@ -94,26 +98,36 @@ def _said_by(trial: subprocess.Popen[str]) -> str:
 
 
 def _run_all(given: argparse.Namespace) -> list[str]:
-    """Two trials at a time, and then, one by one, those that are timed."""
-    trials, runner = list(_trials(given)), _Runner(given)
-    with ThreadPoolExecutor(2) as two:
-        running = [two.submit(runner.run, *one) for one in trials if not one[0].is_timed]
+    """Several trials at a time, and then, one by one, those that are timed."""
+    trials, runner = sorted(_trials(given), key=_length_by(given.results), reverse=True), _Runner(given)
+    with ThreadPoolExecutor(NUM_LANES) as lanes:
+        running = [lanes.submit(runner.run, *one) for one in trials if not one[0].is_timed]
         try:
             lines = [one.result() for one in running]
             return lines + [runner.run(*one) for one in trials if one[0].is_timed]
         except BaseException:
-            two.shutdown(wait=False, cancel_futures=True)
+            lanes.shutdown(wait=False, cancel_futures=True)
             runner.end_all()
             raise
 
 
-def _keep(results: Path, lines: list[str]) -> None:
-    tried = {json.loads(line)["goal"] for line in lines}
+def _length_by(results: Path | None) -> Callable[[tuple[Goal, str, int]], float]:
+    """How long each trial took the last time: those that begin with the longest end together."""
+    lines = results.read_text().splitlines() if results is not None and results.exists() else []
+    seconds = {(one["goal"], one["database"]): float(one["seconds"]) for one in map(json.loads, lines)}
+    return lambda trial: seconds.get((trial[0].name, trial[1]), 0.0)
+
+
+def _keep(results: Path, line: str) -> None:
     before = results.read_text().splitlines() if results.exists() else []
-    kept = [line for line in before if json.loads(line)["goal"] not in tried]
-    order = list(GOALS)
-    whole = sorted([*kept, *lines], key=lambda line: order.index(json.loads(line)["goal"]))
-    results.write_text("".join(f"{line}\n" for line in whole))
+    kept = [one for one in before if _trial_of(one) != _trial_of(line)]
+    results.write_text("".join(f"{one}\n" for one in sorted([*kept, line], key=_trial_of)))
+
+
+def _trial_of(line: str) -> tuple[int, int, str]:
+    """Which trial a line is about, in the order of the table."""
+    said = json.loads(line)
+    return list(GOALS).index(said["goal"]), said["seed"], said["database"]
 
 
 def _run_here(goal: Goal, given: argparse.Namespace) -> int:

@@ -81,7 +81,8 @@ class _Site:
         return job_id
 
     def started_at(self, job_id: str) -> float | None:
-        return next((one.created_at for one in _moves(self.made.events(), job_id) if one.data["to"] == "running"), None)
+        moves = _moves(self.made.events(job_id), job_id)
+        return next((one.created_at for one in moves if one.data["to"] == "running"), None)
 
     def redis_part(self) -> bool:
         """Whether the API says that Redis is there."""
@@ -189,7 +190,7 @@ def _forget_and_double(site: _Site, found: _Found) -> None:
 
 
 def _check_training(site: _Site, found: _Found, training: str, broken_at: float) -> None:
-    events = [one for one in site.made.events() if one.job_id == training]
+    events = site.made.events(training)
     steps = [one for one in events if one.type == "metrics"]
     gaps = [later.created_at - one.created_at for one, later in pairwise(steps)]
     found.figures["longest_silence_of_training_seconds"] = round(max(gaps), 2)

@@ -53,8 +53,8 @@ def run_cancel(trial: Trial) -> Outcome:
 
 def _seconds_to_die(site: Installation, client: httpx.Client, job_id: str, wait_seconds: float) -> float:
     """From the request to cancel a job until no process of it is left."""
-    until(lambda: bool(_pids(site.events(), job_id)), 240)
-    group = [psutil.Process(pid) for pid in _pids(site.events(), job_id)]
+    until(lambda: bool(_pids(site, job_id)), 240)
+    group = [psutil.Process(pid) for pid in _pids(site, job_id)]
     time.sleep(wait_seconds)  # anywhere between two heartbeats
     began = time.monotonic()
     client.post(f"/fine-tuning/jobs/{job_id}/cancel").raise_for_status()
@@ -62,8 +62,8 @@ def _seconds_to_die(site: Installation, client: httpx.Client, job_id: str, wait_
     return time.monotonic() - began
 
 
-def _pids(events: Iterable[JobEvent], job_id: str) -> list[int]:
-    told = (event.data["pids"] for event in events if event.job_id == job_id and "pids" in event.data)
+def _pids(site: Installation, job_id: str) -> list[int]:
+    told = (event.data["pids"] for event in site.events(job_id) if "pids" in event.data)
     return next(told, [])
 
 
@@ -77,7 +77,7 @@ def _lives(process: psutil.Process) -> bool:
 def _judge_cancels(site: Installation, seconds: list[float]) -> Outcome:
     p99 = seconds[math.ceil(0.99 * len(seconds)) - 1]
     violations = [f"p99 is {p99:.1f} s"] if p99 > DEAD_SECONDS else []
-    ends = [_path(site.events(), job.id) for job in site.jobs()]
+    ends = [_path(site.events(job.id), job.id) for job in site.jobs()]
     violations += [f"a job went through {path}" for path in ends if path != ["queued", "running", "cancelled"]]
     figures = {"p50_seconds": seconds[len(seconds) // 2], "p99_seconds": p99, "slowest_seconds": seconds[-1]}
     return Outcome(len(seconds), violations, {name: round(value, 2) for name, value in figures.items()})

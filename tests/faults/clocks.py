@@ -90,7 +90,7 @@ def _is(owner: str, worker: Process) -> bool:
 
 
 def _path(site: Installation, job_id: str) -> list[str]:
-    return [event.data["to"] for event in site.events() if event.job_id == job_id and event.type == "status"]
+    return [event.data["to"] for event in site.events(job_id) if event.type == "status"]
 
 
 GOALS = (

@@ -26,7 +26,7 @@ class Holder:
 def holders(made: Installation, workers: Sequence[Process]) -> list[Holder]:
     """Of the jobs in their first attempts, as far as their workers live."""
     by_pid, found = {worker.pid: worker for worker in workers}, list[Holder]()
-    for job in made.jobs():
+    for job in made.jobs(are_open=True):
         if job.status == "running" and job.attempt == 1 and job.progress and job.owner is not None:
             supervisor_pid = int(job.owner.rpartition(":")[2])
             with suppress(psutil.NoSuchProcess):

@@ -200,7 +200,7 @@ class _Check:
         if job.status != "succeeded" or job.attempt != 1:
             said = f"{job.status} at attempt {job.attempt}: {job.error_code}: {job.error_detail}"
             self.violations.append(f"job {job_id} is {said}")
-        events = [one for one in self._made.events() if one.job_id == job_id]
+        events = self._made.events(job_id)
         for begun, ended in pairwise(events):
             if begun.message.startswith("Validating"):
                 seconds = ended.created_at - begun.created_at

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from shared import migrations
 from shared.database import Database
 from shared.models import Job, JobEvent
-from shared.repositories.jobs import JobRepository
+from shared.repositories.jobs import ENDED, JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from shared.storage import Storage
@@ -94,14 +94,17 @@ class Installation:
         with self.database.read() as session:
             return session.get_one(Job, job_id)
 
-    def jobs(self) -> list[Job]:
+    def jobs(self, *, are_open: bool = False) -> list[Job]:
+        """All, or those that have not ended."""
+        wanted = select(Job).order_by(Job.created_at)
         with self.database.read() as session:
-            return list(session.scalars(select(Job).order_by(Job.created_at)))
+            return list(session.scalars(wanted.where(Job.status.not_in(ENDED)) if are_open else wanted))
 
-    def events(self) -> list[JobEvent]:
-        """All events of all jobs, as they were appended."""
+    def events(self, job_id: str | None = None) -> list[JobEvent]:
+        """All events of one job, or of all, as they were appended."""
+        wanted = select(JobEvent).order_by(JobEvent.id)
         with self.database.read() as session:
-            return list(session.scalars(select(JobEvent).order_by(JobEvent.id)))
+            return list(session.scalars(wanted if job_id is None else wanted.where(JobEvent.job_id == job_id)))
 
     def create(self, kind: str, parameters: dict[str, Any]) -> str:
         """A job without the API and without a ring; its id."""

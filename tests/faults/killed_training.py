@@ -41,7 +41,7 @@ def run(trial: Trial) -> Outcome:
         kill_steps = sorted(choose.sample(range(1, _reached(trainings, whole) - INTERVAL_STEPS), trial.n))
         killed = trainings.create(**CONFIG)
         for step, victim in zip(kill_steps, victims, strict=True):
-            until(lambda step=step: _reached(trainings, killed) >= step, PATIENCE_SECONDS)  # type: ignore[misc]
+            until(lambda step=step: _has_told(trainings, killed, step), PATIENCE_SECONDS)  # type: ignore[misc]
             until(lambda: trainer_of(worker) is not None, PATIENCE_SECONDS)
             _kill(worker, victim)
         until(lambda: trainings.status(killed) in ("succeeded", "failed"), PATIENCE_SECONDS)
@@ -50,6 +50,11 @@ def run(trial: Trial) -> Outcome:
 
 def _reached(trainings: Trainings, job_id: str) -> int:
     return max(last_steps(trainings.events(job_id)).values(), default=0)
+
+
+def _has_told(trainings: Trainings, job_id: str, step: int) -> bool:
+    last = trainings.last_metrics(job_id)
+    return last is not None and last.data["step"] >= step
 
 
 def _kill(worker: Process, victim: str) -> None:

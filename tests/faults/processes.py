@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 
+_STOPPED = ("T", "t", "Z", "X")  # the states of threads, as proc(5) names them
+_STOP_SECONDS = 5.0
+
 
 class Process:
     """One process with all that it starts. Its output is appended to `log`."""
@@ -69,9 +72,18 @@ class Process:
     def freeze(self, *, with_family: bool = True) -> list[psutil.Process]:
         """SIGSTOP; returns what was frozen, for `wake`."""
         frozen = [psutil.Process(self.pid), *(self.family() if with_family else [])]
-        for one in frozen:
-            _send(one, signal.SIGSTOP)
+        self.stop(frozen)
         return frozen
+
+    @staticmethod
+    def stop(processes: Sequence[psutil.Process]) -> None:
+        """SIGSTOP. Returns when no thread of theirs runs any more: each first ends the system call that it is in, and
+        may have taken a lock with it."""
+        for one in processes:
+            _send(one, signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(_runs(one) for one in processes) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     @staticmethod
     def wake(frozen: Sequence[psutil.Process]) -> None:
@@ -113,6 +125,14 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a thread of it is neither stopped nor dead."""
+    with suppress(OSError):
+        stats = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        return any(stat.rpartition(")")[2].split()[0] not in _STOPPED for stat in stats)
+    return False
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

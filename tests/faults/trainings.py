@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import psutil
+from sqlalchemy import select
 
 from shared.models import Dataset, JobEvent
 from shared.queue import Doorbell, celery_app
@@ -68,7 +69,13 @@ class Trainings:
         return self.site.job(job_id).status
 
     def events(self, job_id: str) -> list[JobEvent]:
-        return [event for event in self.site.events() if event.job_id == job_id]
+        return self.site.events(job_id)
+
+    def last_metrics(self, job_id: str) -> JobEvent | None:
+        """What was last told of a step; the quick way to wait for one."""
+        told = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "metrics")
+        with self.site.database.read() as session:
+            return session.scalars(told.order_by(JobEvent.id.desc()).limit(1)).first()
 
     def adapter_sha256(self, job_id: str) -> str:
         """Of the weights that the job published."""

@@ -15,7 +15,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from shared.models import Job
-from shared.repositories.jobs import ENDED
 from tests.faults.checker import Freeze, check_all
 from tests.faults.goals import Goal, Outcome, Trial
 from tests.faults.holders import Holder, holders
@@ -75,7 +74,7 @@ class Graveyard:
     def dig(self, num_wanted: int) -> None:
         """One look at everything."""
         self._wake()
-        outstanding = sum(job.status not in ENDED for job in self._made.jobs())
+        outstanding = len(self._made.jobs(are_open=True))
         for _ in range(self._places - outstanding - len(self._zombies)):
             self._made.create("training", {"adapter": "z", "config": {"num_epochs": NUM_STEPS}, "long_attempts": 1})
         frozen = {zombie.job_id for zombie in self._zombies}
@@ -121,9 +120,7 @@ def _freeze(made: Installation, holder: Holder, rng: random.Random) -> Zombie | 
         began_at = time.monotonic()
         family = [psutil.Process(holder.worker.pid), *holder.worker.family()]
         frozen = [one for one in family if not (is_trainer_awake and _is_trainer(one))]
-        for one in frozen:
-            with suppress(psutil.NoSuchProcess):
-                one.suspend()
+        Process.stop(frozen)
         if not _is_locked(made, holder.job_id):
             break
         Process.wake(frozen)
