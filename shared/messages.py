@@ -59,7 +59,8 @@ class Question(_Message):
 
     `adapter` None asks the base `model` itself; `version` None asks the adapter's live version.
     `checkpoint` asks the checkpoint of a training by its id, in place of a version.
-    `deadline` is in Unix seconds; `reply_to` is the stream of the API process that waits. A background question (a
+    `deadline` and `asked_at` are in Unix seconds by the clock of whoever asks, so that only their difference means
+    anything elsewhere: see `since`. `reply_to` is the stream of the API process that waits. A background question (a
     batch's) is answered behind those that are not, and as a whole, not token by token. `origin` is the request.
     """
 
@@ -88,6 +89,10 @@ class Question(_Message):
             "project_id": self.project_id,
             "adapter": self.adapter,
         }
+
+    def since(self, asked_at: float) -> Question:
+        """The same question by another clock, which said `asked_at` when it was asked."""
+        return self.model_copy(update={"asked_at": asked_at, "deadline": asked_at + self.deadline - self.asked_at})
 
     @property
     def text(self) -> str | None:

@@ -12,12 +12,24 @@ from pathlib import Path
 
 from shared.errors import DiskFull
 from shared.ids import new_id
+from shared.writers import Writer, forget_gone, has_gone
 
 SUMS = "SHA256SUMS"  # of a sealed folder's files, as the program `sha256sum` writes and checks them
 # No space, no quota, and a limit on a file's size: where a file cannot grow, the cure is the same.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_FOLDERS = ("documents", "texts", "datasets", "checkpoints", "adapters", "imports", "exports", "uploads", "staging")
+_FOLDERS = (
+    "documents",
+    "texts",
+    "datasets",
+    "checkpoints",
+    "adapters",
+    "imports",
+    "exports",
+    "uploads",
+    "staging",
+    "writers",
+)
 
 
 class Storage:
@@ -27,6 +39,7 @@ class Storage:
         self.root = root.resolve()
         for folder in _FOLDERS:
             make_folder(self.root / folder)
+        self._writer = Writer(self.root / "writers")
 
     def document(self, document_id: str) -> Path:
         """The uploaded bytes of a document."""
@@ -69,8 +82,17 @@ class Storage:
         return self.root / "uploads" / part_id
 
     def stage(self) -> Path:
-        """A new name in the staging folder, on the same file system as the final places. Nothing is created."""
-        return self.root / "staging" / new_id("")
+        """A new name in the staging folder, on the same file system as the final places. Nothing is created. Up to a
+        dot, it is its writer's: see `is_orphaned`."""
+        return self.root / "staging" / f"{self._writer.name}.{new_id('')}"
+
+    def is_orphaned(self, staged: Path) -> bool:
+        """Whether this was staged by a process that has ended, and is known to have."""
+        return staged.parent.name == "staging" and has_gone(self.root / "writers", staged.name.partition(".")[0])
+
+    def forget_gone_writers(self) -> None:
+        """To be called when what they left is removed."""
+        forget_gone(self.root / "writers")
 
     def withdraw(self, folder: Path) -> None:
         """Removes a folder from its final place, unless it is gone. It loses its name first, in one step: whoever looks

@@ -66,6 +66,7 @@ class PendingAnswer:
 
     def __init__(self, dispatcher: Dispatcher, question: Question) -> None:
         self.question = question
+        self.ends_at = time.monotonic() + question.deadline - question.asked_at  # asked just now; clocks may jump
         self.unread: asyncio.Queue[Reply] = asyncio.Queue(MOST_UNREAD)
         self.entry_id: str | None = None  # in the stream of questions
         self.has_begun = False  # the client has some of it: only its own worker may go on
@@ -75,7 +76,7 @@ class PendingAnswer:
     async def next(self) -> TokenChunk | Answer:
         """The next reply; a refusal is raised as the error it names, a missed deadline as `AnswerTimeout`."""
         try:
-            reply = await asyncio.wait_for(self.unread.get(), self.question.deadline - time.time())
+            reply = await asyncio.wait_for(self.unread.get(), self.ends_at - time.monotonic())
         except TimeoutError as error:
             raise AnswerTimeout() from error
         self._has_ended = not isinstance(reply, TokenChunk)
@@ -154,9 +155,9 @@ class Dispatcher:
 
     def _forget_late(self) -> None:
         """Drops what nobody came for: a client may leave before its stream has begun."""
-        latest = time.time() - _LATE_SECONDS
+        latest = time.monotonic() - _LATE_SECONDS
         for one in list(self._pending.values()):
-            if one.question.deadline < latest:
+            if one.ends_at < latest:
                 self.forget(one.question.id, is_aborted=True)
 
     @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -83,7 +82,8 @@ def _check_questions(site: Site, redis: Client, stream: str) -> Iterator[Problem
     entries = redis.xrange(stream, count=_MOST_ENTRIES)
     with site.database.read() as session:  # after the entries: a question is younger than its job
         known = UpkeepRepository(session).known()
-    stale = [entry_id for entry_id, fields in entries if _is_stale(fields.get("question", ""), known)]
+    seconds, _ = redis.time()
+    stale = [id for id, fields in entries if _is_stale(fields.get("question", ""), known, seconds - _sent_at(id))]
     if stale:
 
         def drop() -> str:
@@ -97,17 +97,22 @@ def _check_questions(site: Site, redis: Client, stream: str) -> Iterator[Problem
         yield warning("questions_stale", stream, said, "Drops them.", drop)
 
 
-def _is_stale(payload: str, known: Known) -> bool:
+def _sent_at(entry_id: str) -> float:
+    """By Redis's clock, which need not be that of whoever asked."""
+    return int(entry_id.partition("-")[0]) / 1000
+
+
+def _is_stale(payload: str, known: Known, waited_seconds: float) -> bool:
     try:
         question = json.loads(payload)
-        question_id, deadline = str(question["id"]), float(question["deadline"])
+        question_id, patience = str(question["id"]), float(question["deadline"]) - float(question["asked_at"])
         is_background = bool(question.get("is_background"))
     except (ValueError, KeyError, TypeError):
         return False  # of another version of this program, perhaps a newer one
     if is_background:
         job = known.jobs.get(question_id.rpartition(".")[0])
         return job is None or job.ended_seconds is not None
-    return deadline + _LATE_SECONDS < time.time()
+    return waited_seconds > patience + _LATE_SECONDS
 
 
 def _check_consumers(site: Site, redis: Client, stream: str) -> Iterator[Problem]:

@@ -72,6 +72,7 @@ def sweep(database: Database, storage: Storage, patience: Patience) -> list[Left
     removed = [one for one in leftovers(database, storage, patience) if clear(database, storage, one)]
     for one in removed:
         log.info("removed %s/%s (%s), %d bytes", one.rule.folder, one.entry.name, one.rule.code, one.entry.size_bytes)
+    storage.forget_gone_writers()
     return removed
 
 
@@ -85,8 +86,9 @@ def clear(database: Database, storage: Storage, leftover: Leftover) -> bool:
 
 
 def _is_abandoned(entry: Entry, known: Known, patience: Patience) -> bool:
-    """No request lasts so long; and no job that is worked on was there when it was written."""
-    return entry.age_seconds >= max(patience.unknown_seconds, known.oldest_attempt_seconds)
+    """Its writer has ended. Where that cannot be known: no request lasts so long; and no job that is worked on was
+    there when it was written."""
+    return entry.is_orphaned or entry.age_seconds >= max(patience.unknown_seconds, known.oldest_attempt_seconds)
 
 
 def _is_unknown_part(entry: Entry, known: Known, patience: Patience) -> bool:

@@ -17,11 +17,12 @@ _LOST = "lost"
 @dataclass(frozen=True)
 class Entry:
     """A file, or a folder with all that is in it. `age_seconds` is that of its latest change: of bytes, of names, or
-    of its place, which is new in a restored backup."""
+    of its place, which is new in a restored backup. It is orphaned if the process that staged it has ended."""
 
     path: Path
     size_bytes: int
     age_seconds: float
+    is_orphaned: bool = False
 
     @property
     def name(self) -> str:
@@ -52,7 +53,7 @@ class Volume:
                 changed_at = max(changed_at, found.st_mtime, found.st_ctime)
         except FileNotFoundError:
             return None
-        return Entry(path, size_bytes, self.now - changed_at)
+        return Entry(path, size_bytes, self.now - changed_at, self.storage.is_orphaned(path))
 
 
 def remove(storage: Storage, path: Path) -> None:

@@ -154,8 +154,10 @@ REPAIRABLE: dict[str, tuple[Damage, ...]] = {
     "job_stranded": (lambda broken: _strand(broken),),
     "rings_pile_up": (_ring_often,),
     "questions_stale": (
-        lambda broken: _old_question(broken, QUESTIONS, id="q", deadline=time.time() - 3600),
-        lambda broken: _old_question(broken, BACKGROUND_QUESTIONS, id="batch_lost.7", deadline=9e9, is_background=True),
+        lambda broken: _old_question(broken, QUESTIONS, id="q", asked_at=3600.0, deadline=0.0),
+        lambda broken: _old_question(
+            broken, BACKGROUND_QUESTIONS, id="batch_lost.7", asked_at=0.0, deadline=9e9, is_background=True
+        ),
     ),
 }
 # A person has to decide.

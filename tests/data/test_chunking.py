@@ -3,8 +3,10 @@ from __future__ import annotations
 import string
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from semantic_text_splitter import TextSplitter
 
 from worker.data.chunking import MIN_CHUNK_TOKENS, Chunk, chunk_text
 from worker.data.texts import ExtractedText, Section
@@ -77,3 +79,19 @@ def test_no_chunk_is_too_long_and_no_word_is_lost(texts: list[str], size: int, o
     assert all(0 < count_words(chunk.text) <= max(size, MIN_CHUNK_TOKENS) for chunk in chunks)
     learned = " ".join(chunk.text for chunk in chunks).split()
     assert set(" ".join(texts).split()) <= set(learned)
+
+
+@pytest.mark.parametrize("text", ["w" * 30_000, "word " * 6_000, "word\n\n" * 6_000, "wörd. " * 6_000])
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_a_long_text_is_seen_a_window_at_a_time_and_cut_as_if_it_were_seen_whole(text: str, overlap: int) -> None:
+    counted: list[int] = []
+
+    def count(piece: str) -> int:
+        """As a tokenizer that knows few words."""
+        counted.append(len(piece))
+        return len(piece) // 2
+
+    made = chunk_text(ExtractedText((Section(text),)), count, lambda heading: 32, overlap)
+    assert sum(counted) < 150 * len(text)  # each chunk costs the same, however long the text is
+    whole = TextSplitter.from_callback(lambda piece: len(piece) // 2, 32, overlap).chunks(text)
+    assert [chunk.text for chunk in made] == [piece.strip() for piece in whole]

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, and jump: leases, stalls and waiting jobs do not notice."""
+"""Clocks that are wrong, and jump: leases, stalls, waiting jobs and questions do not notice."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import random
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 
 from tests.faults.goals import Goal, Outcome, Trial
-from tests.faults.installation import LEASE_SECONDS, Installation, installation
+from tests.faults.installation import LEASE_SECONDS, Installation, installation, url_of, wait_until_live
 from tests.faults.processes import Process
 from tests.jobs.runners import RUNNER
 from tests.waiting import until
 
 TWO_HOURS = 7200.0
+QUESTION = {"query": "How many days of leave are there?", "stream": True, "max_new_tokens": 60}
 TAKEOVER_SECONDS = 2 * LEASE_SECONDS + 10.0
 
 
@@ -54,6 +56,7 @@ def run(trial: Trial) -> Outcome:
         workers = [site.worker(runner=RUNNER, **clocks.environment(name)).start() for name in ("one", "two")]
         paths = [_path_over_a_jump(site, clocks, choose) for _ in range(trial.n)]
         violations = [f"a job went through {path}" for path in paths if path != ["queued", "running", "succeeded"]]
+        violations += _unanswered(site, clocks)
         for name in ("one", "two", "database"):
             clocks.set(name, 0.0)
         seconds = _seconds_to_take_over(site, clocks, workers)
@@ -70,6 +73,26 @@ def _path_over_a_jump(site: Installation, clocks: Clocks, choose: random.Random)
     clocks.jump(choose)
     until(lambda: site.job(job_id).status in ("succeeded", "failed"), 120)
     return _path(site, job_id)
+
+
+def _unanswered(site: Installation, clocks: Clocks) -> list[str]:
+    """Asks an inference worker whose clock is right, two hours ahead and two hours back, and jumps while it answers."""
+    api = site.api()
+    api.start()
+    site.inference(**clocks.environment("one")).start()
+    wait_until_live(api)
+    site.wait_for_workers("inference", 1, 120)
+    violations = []
+    for before, after in ((0.0, TWO_HOURS), (TWO_HOURS, TWO_HOURS), (-TWO_HOURS, -TWO_HOURS), (-TWO_HOURS, TWO_HOURS)):
+        clocks.set("one", before)
+        with httpx.stream("POST", url_of(api) + "/fine-tuning/query", json=QUESTION, timeout=120) as answer:
+            lines = answer.iter_lines()
+            first = next(lines)  # a token has come
+            clocks.set("one", after)
+            said = [first, *lines]
+        if "event: answer" not in said:
+            violations.append(f"a question to a worker whose clock was {before:g} s off ended in {said[-3:]}")
+    return violations
 
 
 def _seconds_to_take_over(site: Installation, clocks: Clocks, workers: list[Process]) -> float:
@@ -97,7 +120,8 @@ GOALS = (
     Goal(
         "clocks",
         "Workers whose clocks are two hours ahead and two hours back, and jump (on SQLite the database's with them): "
-        "no running job is taken over or stopped, waiting ones begin, and a dead worker's is taken over in time.",
+        "no running job is taken over or stopped, waiting ones begin, a dead worker's is taken over in time, and every "
+        "question is answered.",
         run,
         n=12,
         quick_n=0,

@@ -79,7 +79,7 @@ class Readers(threading.Thread):
         while not self._is_over.wait(0.05):
             for process in psutil.process_iter(["cmdline", "ppid"]):
                 if "worker.data.extractors" in (process.info["cmdline"] or ()):
-                    with suppress(OSError, psutil.NoSuchProcess, IndexError):
+                    with suppress(OSError, psutil.NoSuchProcess, IndexError, KeyError):  # it has just ended
                         self._look_at(process.pid)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from shared.settings import Settings
 from tests.api.conftest import RedisServer, beat, publish, serving
 from tests.api.fake_worker import FakeWorker, answer, tokens
 from tests.faults.goals import Outcome, Trial
+from tests.faults.servers import crashable_postgres
 
 CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance]
 PROCESSES = 2
-MOST_SECONDS = 150.0  # for each process; what has not been asked by then is missing from `n`
+MOST_SECONDS = 400.0  # for each process; what has not been asked by then is missing from `n`
 _TIMEOUT_SECONDS = 20
 _MOST_TURNS = 6
 _LEFT_OUT = {"POST /keys"}  # with a first key, the service would ask for one from then on
@@ -44,11 +45,13 @@ def document() -> Any:
 
 
 @contextmanager
-def answering_service(folder: Path) -> Iterator[str]:
-    """A running service with workers that answer at once, by its URL."""
+def answering_service(folder: Path, database_url: str | None = None) -> Iterator[str]:
+    """A running service with workers that answer at once, by its URL; `database_url` None: on SQLite."""
     redis = RedisServer(str(server_executable()), folder)
     redis.start()
-    chosen = Settings(data_dir=folder / "data", redis_url=redis.url, base_model="demo", _env_file=None)
+    chosen = Settings(
+        data_dir=folder / "data", redis_url=redis.url, base_model="demo", database_url=database_url, _env_file=None
+    )
     migrations.upgrade(chosen.resolved_database_url)
     database = Database(chosen.resolved_database_url)
     beat(database, "inference", "training", "setup", "batch", "retrieval", loaded_models=["demo"])
@@ -69,6 +72,7 @@ class _Share:
     """What one process asks: every `num_parts`-th operation, `num_cases` in all."""
 
     folder: Path
+    database_url: str | None
     seed: int
     part: int
     num_parts: int
@@ -78,22 +82,34 @@ class _Share:
 def try_hostile_requests(trial: Trial) -> Outcome:
     """`n` cases, shared out to all operations; of each, a half is meant to be right and a half to be wrong."""
     num_parts = PROCESSES if trial.n > 1_000 else 1
-    shares = [
-        _Share(trial.folder / str(part), trial.seed, part, num_parts, -(-trial.n // num_parts))
-        for part in range(num_parts)
-    ]
     started_at = time.monotonic()
-    if num_parts == 1:
-        results = [_ask(shares[0])]
-    else:
-        with multiprocessing.get_context("spawn").Pool(num_parts) as pool:
-            results = pool.map(_ask, shares)
+    with _databases(trial, num_parts) as urls:
+        shares = [
+            _Share(trial.folder / str(part), url, trial.seed, part, num_parts, -(-trial.n // num_parts))
+            for part, url in enumerate(urls)
+        ]
+        if num_parts == 1:
+            results = [_ask(shares[0])]
+        else:
+            with multiprocessing.get_context("spawn").Pool(num_parts) as pool:
+                results = pool.map(_ask, shares)
     num_asked = sum(num for num, _ in results)
     a_second = round(num_asked / (time.monotonic() - started_at), 1)
     violations = [said for _, found in results for said in found]
     if num_asked < trial.n:
         violations.append(f"only {num_asked} of {trial.n} cases were asked in {MOST_SECONDS:g} seconds")
     return Outcome(num_asked, violations, {"cases_a_second": a_second, "processes": num_parts})
+
+
+@contextmanager
+def _databases(trial: Trial, number: int) -> Iterator[list[str | None]]:
+    """As many empty databases of the trial's kind; None is the default, a file in the service's own folder."""
+    with ExitStack() as stack:
+        if trial.database == "sqlite":
+            yield [None] * number
+        else:
+            databases = crashable_postgres().databases
+            yield [stack.enter_context(databases.database()) for _ in range(number)]
 
 
 def _ask(share: _Share) -> tuple[int, list[str]]:
@@ -111,7 +127,7 @@ def _ask(share: _Share) -> tuple[int, list[str]]:
     asked: list[str] = []
     violations: list[str] = []
     deadline = time.monotonic() + MOST_SECONDS
-    with answering_service(share.folder) as url, warnings.catch_warnings():
+    with answering_service(share.folder, share.database_url) as url, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for turn in range(_MOST_TURNS):
             each = -(-(share.num_cases - len(asked)) // max(1, len(ways)))

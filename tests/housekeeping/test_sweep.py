@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,49 @@ def test_what_is_young_may_still_get_its_row(house: House) -> None:
     write(house.storage.import_source("import-new") / "0")
     write(house.storage.root / "exports" / "export-new.1" / "merged")
     assert house.sweep(PATIENT) == set()
+
+
+STAGES_AND_WAITS = """
+import sys
+from pathlib import Path
+from shared.storage import Storage
+storage = Storage(Path(sys.argv[1]))
+staged = storage.stage()
+staged.write_text("half of it")
+print(staged.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_half_written_goes_at_once_and_a_living_ones_stays(house: House) -> None:
+    command = [sys.executable, "-c", STAGES_AND_WAITS, str(house.storage.root)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living,
+    ):
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        left, kept = killed.stdout.readline().strip(), living.stdout.readline().strip()
+        write(house.storage.stage())  # this process's own
+        assert house.sweep(PATIENT) == set()
+        killed.kill()
+        killed.wait()
+        assert house.sweep(PATIENT) == {f"staging/{left}"}
+        assert (house.storage.root / "staging" / kept).is_file()
+        assert len(list((house.storage.root / "writers").iterdir())) == 2
+    assert house.sweep(PATIENT) == {f"staging/{kept}"}
+
+
+def test_a_child_that_lives_on_keeps_what_its_parent_staged(house: House) -> None:
+    """It may be the one that writes."""
+    forks = STAGES_AND_WAITS.replace("sys.stdin.read()", "import os\nif os.fork() == 0: sys.stdin.read()")
+    command = [sys.executable, "-c", forks, str(house.storage.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        parent.stdout.readline()
+        assert parent.wait() == 0
+        assert house.sweep(PATIENT) == set()
 
 
 def test_age_counts_from_when_a_file_came_to_its_place_as_in_a_restored_backup(house: House) -> None:

@@ -242,6 +242,20 @@ def test_a_late_question_is_refused_and_not_computed(new_worker: Callable[[], Wo
     assert refusal.code == "answer_timeout"
 
 
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_deadline_is_kept_by_a_worker_whose_clock_is_not_the_askers(
+    new_worker: Callable[[], Worker], client: Client, hours: int
+) -> None:
+    new_worker()
+    asked_at = time.time() + 3600 * hours
+    answer = client.final(client.ask(asked_at=asked_at, deadline=asked_at + 60))
+    assert isinstance(answer, Answer)
+    assert 0.0 <= answer.queue_ms <= answer.first_token_ms < 60_000
+    refusal = client.final(client.ask(asked_at=asked_at, deadline=asked_at - 1))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "answer_timeout"
+
+
 def test_a_prompt_too_long_and_a_missing_model_are_refused_and_others_answered(
     new_worker: Callable[[], Worker], client: Client, tmp_path: Path
 ) -> None:

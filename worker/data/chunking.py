@@ -12,6 +12,7 @@ from worker.data.texts import ExtractedText, Section
 
 TINY_TOKENS = 24  # a section below this joins its neighbour: too little to learn from, or to be asked about
 MIN_CHUNK_TOKENS = 8
+WINDOW_CHARACTERS = 256  # for each token of a chunk: what is looked at at once, some 60 chunks of ordinary text
 
 CountTokens = Callable[[str], int]
 SizeFor = Callable[[str], int]
@@ -31,16 +32,48 @@ def chunk_text(text: ExtractedText, count_tokens: CountTokens, size_for: SizeFor
     A chunk never crosses a heading, unless a section is tiny; records stand alone. Chunks of one section share at
     most `overlap` tokens, and at most half of a chunk.
     """
-    splitter = MarkdownSplitter if text.is_markdown else TextSplitter
+    kind = MarkdownSplitter if text.is_markdown else TextSplitter
     chunks: list[Chunk] = []
     for section in _join_tiny(text.sections, count_tokens, size_for):
         size = max(MIN_CHUNK_TOKENS, size_for(section.heading))
-        if count_tokens(section.text) <= size:
-            pieces = [section.text]
+        count = _up_to(size, count_tokens)
+        if count(section.text) <= size:
+            pieces: Iterable[str] = [section.text]
         else:
-            pieces = splitter.from_callback(count_tokens, size, min(overlap, size // 2)).chunks(section.text)
+            splitter = kind.from_callback(count, size, min(overlap, size // 2))
+            pieces = _pieces(splitter, section.text, WINDOW_CHARACTERS * size)
         chunks.extend(Chunk(piece.strip(), section.heading) for piece in pieces if piece.strip())
     return chunks
+
+
+def _pieces(splitter: MarkdownSplitter | TextSplitter, text: str, window: int) -> Iterator[str]:
+    """What the splitter makes of the text, which it sees a window at a time: it weighs all that is left of a line or a
+    word for each chunk, so that a document of one long word would take days. A window begins with the last chunk of
+    the one before, which the window's end has cut; one that holds nothing else is too small."""
+    start, end = 0, window
+    while end < len(text):
+        seen = text[start:end]
+        whole, last = _but_the_last(splitter.chunks(seen))
+        yield from whole
+        start += seen.rindex(last) if whole else 0
+        end = start + (window if whole else 2 * (end - start))
+    yield from splitter.chunks(text[start:])
+
+
+def _but_the_last(pieces: list[str]) -> tuple[list[str], str]:
+    return pieces[:-1], pieces[-1] if pieces else ""
+
+
+def _up_to(most: int, count_tokens: CountTokens) -> CountTokens:
+    """Counts as `count_tokens`, but of a text that is far above `most` its beginning alone."""
+    enough = WINDOW_CHARACTERS * most
+
+    def count(text: str) -> int:
+        if len(text) > enough and (of_start := count_tokens(text[:enough])) > 2 * most:
+            return of_start
+        return count_tokens(text)
+
+    return count
 
 
 def _join_tiny(sections: Sequence[Section], count_tokens: CountTokens, size_for: SizeFor) -> Iterator[Section]:
@@ -64,10 +97,11 @@ def _joined(first: Section, second: Section, count_tokens: CountTokens, size_for
         return None
     size = size_for(first.heading)
     tiny = min(TINY_TOKENS, size // 4)
-    if all(count_tokens(one.text) >= tiny for one in (first, second)):
+    count = _up_to(size, count_tokens)
+    if all(count(one.text) >= tiny for one in (first, second)):
         return None
     text = "\n\n".join(_filled((first.text, second.heading.rpartition(" > ")[2], second.text)))
-    return Section(text, first.heading, first.page) if count_tokens(text) <= size else None
+    return Section(text, first.heading, first.page) if count(text) <= size else None
 
 
 def _filled(parts: Iterable[str]) -> list[str]:

@@ -26,7 +26,7 @@ from worker.data.texts import EXTRACTOR_VERSION
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT_VERSION = 1  # raise it when the same documents would give other examples
+FORMAT_VERSION = 2  # raise it when the same documents would give other examples
 
 
 @dataclass(frozen=True)

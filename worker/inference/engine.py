@@ -90,7 +90,7 @@ class BatchEngine:
     """Continuous batching: every step computes one token for each sequence that is answering, whatever its adapter,
     and some of the prompts of those that are not yet."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, runner: Runner, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._clock = clock

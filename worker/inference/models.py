@@ -65,14 +65,15 @@ class LoadedModels:
             return self._place_of(name).model
 
     def acquire(self, name: str, deadline: float) -> LoadedModel:
-        """The model, held until `release`. Raises a `BaseModelError`, or `AnswerTimeout` at the deadline."""
+        """The model, held until `release`. Raises a `BaseModelError`, or `AnswerTimeout` at the deadline, a moment of
+        `time.monotonic`."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_place(name), deadline - time.time()):
+            if not self._changed.wait_for(lambda: self._has_place(name), deadline - time.monotonic()):
                 raise AnswerTimeout()
             place = self._place_of(name)
             place.num_users += 1
         try:
-            return place.model.result(max(0.0, deadline - time.time()))
+            return place.model.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError as error:
             place.num_users -= 1
             raise AnswerTimeout() from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis, ResponseError
@@ -29,12 +29,14 @@ HANDED_BACK_MS = 24 * 3_600_000  # "idle" time of an entry that its owner gives 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One entry; `num_deliveries` counts the workers that it was given to. Its id names its stream too, and is for
-    `QuestionStream` alone to read."""
+    """One entry; `num_deliveries` counts the workers that it was given to, `waited_seconds` is its age by Redis's clock
+    alone: those of two machines need not agree. Its id names its stream too, and is for `QuestionStream` alone to
+    read."""
 
     entry_id: str
     payload: str
     num_deliveries: int = 1
+    waited_seconds: float = 0.0
 
 
 class QuestionStream:
@@ -71,17 +73,17 @@ class QuestionStream:
         stream = BACKGROUND_QUESTIONS if is_background else QUESTIONS
         block = None if wait_seconds is None else max(1, int(wait_seconds * 1000))
         answer = self._redis.xreadgroup(GROUP, self._worker_id, {stream: ">"}, count=count, block=block)
-        found = [entry for _, entries in answer or [] for entry in entries]
-        return [Delivery(_tagged(stream, id), fields.get("question", "")) for id, fields in found]
+        return self._delivered(stream, [entry for _, entries in answer or [] for entry in entries])
 
     def claim(self, count: int, *, is_background: bool = False) -> list[Delivery]:
         """Questions whose worker has been silent for too long, now this worker's."""
         stream = BACKGROUND_QUESTIONS if is_background else QUESTIONS
         entries = self._redis.xautoclaim(stream, GROUP, self._worker_id, self._claim_after_ms, count=count)[1]
+        there = [entry for entry in entries if entry[0] is not None]  # one that was deleted, as Redis 6 shows it
+        numbers = [self._num_deliveries(stream, id) for id, _ in there]
         return [
-            Delivery(_tagged(stream, id), fields.get("question", ""), self._num_deliveries(stream, id))
-            for id, fields in entries
-            if id is not None  # an entry that was deleted, as Redis 6 shows it
+            replace(one, num_deliveries=number)
+            for one, number in zip(self._delivered(stream, there), numbers, strict=True)
         ]
 
     def keep(self, entry_ids: Sequence[str]) -> None:
@@ -126,6 +128,21 @@ class QuestionStream:
         if self._aborts is not None:
             self._aborts.close()
         self._redis.close()
+
+    def _delivered(self, stream: str, entries: Sequence[tuple[str, dict[str, str]]]) -> list[Delivery]:
+        """Each with its age: an entry's id begins with Redis's time in milliseconds."""
+        if not entries:
+            return []
+        seconds, microseconds = self._redis.time()
+        now_ms = 1000 * seconds + microseconds // 1000
+        return [
+            Delivery(
+                _tagged(stream, id),
+                fields.get("question", ""),
+                waited_seconds=max(0, now_ms - int(id.partition("-")[0])) / 1000,
+            )
+            for id, fields in entries
+        ]
 
     def _num_deliveries(self, stream: str, entry_id: str) -> int:
         found = self._redis.xpending_range(stream, GROUP, min=entry_id, max=entry_id, count=1)

@@ -89,7 +89,8 @@ class TokenLogprobs:
 
 @dataclass(eq=False)
 class Sequence:
-    """One answer in flight. `deadline` is in Unix seconds; `text` may be missing where only tokens are wanted.
+    """One answer in flight. `deadline` is a moment of the engine's clock; `text` may be missing where only tokens are
+    wanted.
 
     Random numbers are drawn from the sequence's own generator, one a token, so that an answer does not
     depend on what else is in the batch. `choice` counts the answers to one question, from 0.

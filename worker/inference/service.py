@@ -58,7 +58,8 @@ class Flight:
 
 
 class InferenceService:
-    """Owns the engines: only the thread that calls `run` touches them."""
+    """Owns the engines: only the thread that calls `run` touches them. Its `clock`, by which it reads the questions'
+    times, is that of the engines and the models."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class InferenceService:
         measures: Measures | None = None,
         traces: AnswerTraces | None = None,
         claim_after_seconds: float = CLAIM_AFTER_SECONDS,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._questions = questions
         self._preparation = preparation
@@ -301,6 +302,7 @@ class InferenceService:
             self._dropped.append(delivery.entry_id)
             return
         moments = Moments(received_at=self._clock())
+        question = question.since(self._clock() - delivery.waited_seconds)
         self._begin(Flight(delivery.entry_id, question, moments=moments), delivery.num_deliveries)
 
     def _begin(self, flight: Flight, num_deliveries: int) -> None:

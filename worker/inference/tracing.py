@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Moments:
-    """When a worker had a question, and when its engine had it, in Unix seconds."""
+    """When a worker had a question, and when its engine had it, by the worker's clock."""
 
     received_at: float | None = None
     submitted_at: float | None = None
@@ -40,28 +41,29 @@ class AnswerTraces:
     def ended(
         self, question: Question, final: Answer | Refusal, moments: Moments, sequence: Sequence | None, now: float
     ) -> None:
-        """Sends the spans of a question that is over; `sequence` is its first choice's, if it came so far."""
+        """Sends the spans of a question that is over; `sequence` is its first choice's, if it came so far.
+        All moments are of the clock that says `now`."""
         if question.is_background or question.origin.traceparent is None:
             return
+        epoch = time.time() - now  # to Unix seconds
         whole = self._traces.begin(
             "answer",
             kind="consumer",
             parent=question.origin.traceparent,
-            at=question.asked_at,
+            at=epoch + question.asked_at,
             attributes=_about(question, final),
         )
         for phase in phases_of(question, moments, sequence, now):
-            span = self._traces.begin(phase.name, parent=traceparent_of(whole), at=phase.begins_at)
+            span = self._traces.begin(phase.name, parent=traceparent_of(whole), at=epoch + phase.begins_at)
             if phase.name == "decode":
-                span.add_event("first token", timestamp=nanoseconds(phase.begins_at))
-            span.end(nanoseconds(phase.ends_at))
-        _end(whole, final, now)
+                span.add_event("first token", timestamp=nanoseconds(epoch + phase.begins_at))
+            span.end(nanoseconds(epoch + phase.ends_at))
+        _end(whole, final, epoch + now)
 
 
 def phases_of(question: Question, moments: Moments, sequence: Sequence | None, now: float) -> Iterator[Phase]:
     """The phases that were begun, one after the other: on the stream, being looked up and tokenised, waiting for a slot
-    (and for the adapter to load), the prompt, and the tokens. The API's clock may differ from ours: none ends before it
-    begins."""
+    (and for the adapter to load), the prompt, and the tokens. None ends before it begins."""
     begun = (
         ("queue", question.asked_at),
         ("prepare", moments.received_at),

@@ -149,7 +149,7 @@ class VllmEngine:
     """
 
     def __init__(
-        self, vllm: Vllm, engine: Any, *, max_loaded_adapters: int, clock: Callable[[], float] = time.time
+        self, vllm: Vllm, engine: Any, *, max_loaded_adapters: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._vllm = vllm
         self._engine = engine
