@@ -13,6 +13,7 @@ from worker.data.texts import ExtractedText, Section
 TINY_TOKENS = 24  # a section below this joins its neighbour: too little to learn from, or to be asked about
 MIN_CHUNK_TOKENS = 8
 WINDOW_CHARACTERS = 256  # for each token of a chunk: what is looked at at once, some 60 chunks of ordinary text
+ENOUGH_CHARACTERS = 16  # for each token: of a longer text the beginning may tell that it is too long
 
 CountTokens = Callable[[str], int]
 SizeFor = Callable[[str], int]
@@ -66,7 +67,7 @@ def _but_the_last(pieces: list[str]) -> tuple[list[str], str]:
 
 def _up_to(most: int, count_tokens: CountTokens) -> CountTokens:
     """Counts as `count_tokens`, but of a text that is far above `most` its beginning alone."""
-    enough = WINDOW_CHARACTERS * most
+    enough = ENOUGH_CHARACTERS * most
 
     def count(text: str) -> int:
         if len(text) > enough and (of_start := count_tokens(text[:enough])) > 2 * most:
