@@ -13,25 +13,31 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from api.draining import DrainingServer
+from api.main import create_app
 from shared.database import Database
 from shared.messages import Question, Reply
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from tests.api.conftest import beat
 from tests.api.fake_worker import FakeWorker, answer, tokens
+from tests.waiting import until
 
 QUERY = "/fine-tuning/query"
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
 
 @contextmanager
-def draining(app: FastAPI, finish_seconds: float) -> Iterator[tuple[httpx.Client, DrainingServer, threading.Thread]]:
+def draining(
+    app: FastAPI, finish_seconds: float, stop_seconds: int = 30
+) -> Iterator[tuple[httpx.Client, DrainingServer, threading.Thread]]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    server = DrainingServer(app, uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30), finish_seconds)
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=stop_seconds)  # what is cut is logged
+    server = DrainingServer(app, config, finish_seconds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -102,3 +108,40 @@ def test_who_follows_a_job_is_told_to_come_back(app: FastAPI, rows: Database) ->
         thread.join(10)
         assert not thread.is_alive()
     assert json.loads(last.removeprefix("data: "))["error"] == "stopping"
+
+
+@pytest.mark.parametrize("is_finished", [True, False], ids=["its client goes on", "its client stops"])
+def test_an_upload_under_way_is_entered_whole_or_leaves_nothing_and_the_same_post_works_afterwards(
+    app: FastAPI, settings: Settings, *, is_finished: bool
+) -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        + b'{"prompt": "Who leads it?", "completion": "Odile."}\n' * 2_000
+        + b"\r\n--x--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Idempotency-Key": "once"}
+    staged = settings.data_dir / "staging"
+    with draining(app, 30, stop_seconds=1) as (client, server, thread):
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as connection:
+            connection.sendall(
+                f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
+                + body[: len(body) // 2]
+            )
+            until(lambda: any(staged.iterdir()))
+            server.should_exit = True
+            if is_finished:
+                connection.sendall(body[len(body) // 2 :])
+            said = connection.recv(1000)
+        thread.join(30)
+        assert not thread.is_alive()
+    assert said.startswith(b"HTTP/1.1 200") is is_finished
+    assert not list(staged.iterdir())
+    assert len(list((settings.data_dir / "documents").iterdir())) == is_finished
+    with TestClient(create_app(settings), base_url="http://localhost") as again:
+        known = [one["id"] for one in again.get("/v1/files").json()["data"]]
+        answer = again.post("/v1/files", content=body, headers=headers)
+        assert answer.status_code == 200
+        assert [one["id"] for one in again.get("/v1/files").json()["data"]] == [answer.json()["id"]]
+        assert known == ([answer.json()["id"]] if is_finished else [])
