@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: setup demo up test check browser bench faults compose-test
+.PHONY: setup demo up test check docs browser bench faults compose-test
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -35,11 +35,16 @@ browser: $(AXE)
 $(AXE): $(INSTALLED)
 	@! command -v npm > /dev/null || npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(VENV)/npm axe-core@4.14.1 || echo "axe-core could not be fetched"
 
-check: setup
+check: setup docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, with every reference written from the code: build/docs/site/index.html. A link that leads nowhere is an error.
+docs: setup
+	$(BIN)/python -m docs.generate
+	cd build/docs && ../../$(BIN)/python -m zensical build --strict --config-file mkdocs.yml
 
 bench: setup
 	$(BIN)/python -m bench

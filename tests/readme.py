@@ -13,7 +13,7 @@ from tests.faults.registry import GOALS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PACKAGES = ("api", "worker", "shared", "cli", "ui", "bench", "deploy")
+PACKAGES = ("api", "worker", "shared", "cli", "ui", "bench", "docs", "deploy")
 OTHERS = {
     "examples/handbook/": "A small company's handbook to fine-tune on, and questions about it",
     "tests/": "Mirrors the tree; end_to_end/ runs the whole stack",

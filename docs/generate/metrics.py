@@ -1,0 +1,37 @@
+"""The reference of the metrics' names, read from a service that has been asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import Metric
+
+from api.metrics.families import Readings
+from docs.generate.markdown import code, table
+
+_INTRODUCTION = """# Metrics
+
+What `GET /metrics` shows, in Prometheus' text format, beside the counts and times of requests. It takes a key of scope
+`admin` once there are keys, and shows all projects. Prometheus and a Grafana dashboard are set up by
+`docker compose --profile monitoring up`; [Watch it](../guides/watch.md) says how.
+"""
+
+
+def page() -> str:
+    """Every metric with its type, labels and meaning."""
+    return "\n".join([_INTRODUCTION, table(("metric", "type", "labels", "what it is"), _rows(_families())), ""])
+
+
+def _rows(families: Iterable[Metric]) -> list[tuple[str, str, str, str]]:
+    return [
+        (code(_name(one)), one.type, ", ".join(map(code, one._labelnames)), one.documentation)  # type: ignore[attr-defined]
+        for one in families
+    ]
+
+
+def _name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _families() -> Iterable[Metric]:
+    return Readings({}, {}, {}, [], [], [], 0, []).collect()
