@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -280,10 +281,14 @@ def test_before_the_database_is_made_there_is_no_key(settings: Settings) -> None
 CANARIES = {name: f"canary-{name}-7f3a9c" for name in ("bearer", "query", "openai", "redis", "database", "header")}
 
 
-def test_no_secret_is_in_the_log_of_a_real_process(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_is_in_the_log_of_a_real_process(settings: Settings, tmp_path: Path, log_format: str) -> None:
     url = settings.resolved_database_url
     migrations.upgrade(url)
-    with _process(tmp_path, settings) as (address, log), httpx.Client(base_url=address, timeout=120) as client:
+    with (
+        _process(tmp_path, settings, FINETUNED_LOG_FORMAT=log_format) as (address, log),
+        httpx.Client(base_url=address, timeout=120) as client,
+    ):
         made = client.post("/keys", json=ADMIN).json()
         key = sent(made["secret"])
         hook = {"url": f"http://127.0.0.1:9/{CANARIES['query']}"}
@@ -306,6 +311,10 @@ def test_no_secret_is_in_the_log_of_a_real_process(settings: Settings, tmp_path:
     assert "Uvicorn running" in text
     assert [one for one in secrets if one in text] == []
     assert "api_key=" not in text
+    if log_format == "json":
+        lines = [json.loads(line) for line in text.splitlines()]
+        paths = {line["path"] for line in lines if line["logger"] == "uvicorn.access"}
+        assert {"/documents", "/fine-tuning/query", "/nowhere"} <= paths
 
 
 def test_a_real_process_without_keys_listens_on_loopback_alone(settings: Settings, tmp_path: Path) -> None:

@@ -119,6 +119,19 @@ def test_every_part_reads_the_same_settings(tmp_path: Path) -> None:
         assert {"/models/own", "demo"} <= set(json.loads(env["FINETUNED_ALLOWED_MODELS"]))
 
 
+@pytest.mark.parametrize(("first", "expected"), [(0, {0}), (9100, set(range(9100, 9106)))])
+def test_each_worker_shows_its_figures_on_a_port_of_its_own(tmp_path: Path, first: int, expected: set[int]) -> None:
+    local = local_stack(tmp_path, metrics_port=first)
+
+    parts = {keeper.part.name: keeper.part for keeper in local.stack.keepers}
+    close(local)
+    others = {"api", "migrations", "redis"}
+    workers = [int(part.env["FINETUNED_METRICS_PORT"]) for name, part in parts.items() if name not in others]
+    assert set(workers) == expected
+    assert len(workers) == 6
+    assert parts["api"].env["FINETUNED_METRICS_PORT"] == "0"
+
+
 def test_the_embedded_redis_opens_to_this_user_alone_and_on_no_port(tmp_path: Path) -> None:
     broker = redis.Embedded(tmp_path, redis.socket_for(tmp_path))
     stack = Stack([broker.part], log_dir=tmp_path / "logs", missing=lambda: None, say=print)
