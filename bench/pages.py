@@ -130,7 +130,9 @@ def _serving(folder: Path) -> Iterator[str]:
         "FINETUNED_PORT": str(port := _free_port()),
         "FINETUNED_BASE_MODEL": "demo",
     }
-    api = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stderr=subprocess.DEVNULL)
+    api = subprocess.Popen(
+        [sys.executable, "-m", "api"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield _ready(f"http://127.0.0.1:{port}")
     finally:

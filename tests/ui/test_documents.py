@@ -35,6 +35,17 @@ def test_files_are_dropped(someone: Visitor) -> None:
         expect(page.get_by_role("row", name=name)).to_be_visible()
 
 
+def test_a_text_can_be_looked_into_and_is_only_text(someone: Visitor, stack: RunningStack) -> None:
+    stack.upload(("page.html", "<script>alert(1)</script><p>Something to read.</p>"), ("long.txt", "Word. " * 20_000))
+    page = someone.open("documents")
+    page.get_by_role("button", name="Look into page.html").click()
+    dialog = page.get_by_role("dialog", name="page.html")
+    expect(dialog.locator("pre")).to_have_text("<script>alert(1)</script><p>Something to read.</p>")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Look into long.txt").click()
+    expect(page.get_by_role("dialog")).to_contain_text("This is the beginning of 120 kB")
+
+
 def test_a_deleted_document_says_who_learned_from_it(someone: Visitor, stack: RunningStack) -> None:
     stack.upload(("forgotten.txt", "Nobody learned from this text."))
     page = someone.open("documents")
@@ -50,3 +61,18 @@ def test_names_are_text_and_nothing_else(someone: Visitor, stack: RunningStack) 
     page = someone.open("documents")
     expect(page.get_by_role("rowheader", name=name)).to_be_visible()
     assert page.locator("main img").count() == 0
+
+
+def test_what_could_not_be_read_says_so_beside_the_file(someone: Visitor, stack: RunningStack) -> None:
+    (cut_off, whole) = stack.upload(("cut-off.pdf", b"%PDF-1.4 and no more"), ("whole.txt", "A text that can be read."))
+    made = stack.post("/fine-tuning/setup", document_ids=[cut_off["id"], whole["id"]], train=False)
+    result = stack.wait(made["job_id"])["result"]
+    error = stack.get(f"/documents/{cut_off['id']}")["error"]
+    page = someone.open("documents")
+    row = page.get_by_role("row", name="cut-off.pdf")
+    expect(row.locator(".status")).to_have_text("failed")
+    expect(row.locator(".field-error")).to_have_text(f"{error['detail']} {error['code']}")
+    expect(page.get_by_role("row", name="whole.txt").locator(".status")).to_have_text("extracted")
+    assert [one["filename"] for one in result["failed_documents"]] == ["cut-off.pdf"]
+    page = someone.open(f"jobs/{made['job_id']}")
+    expect(page.get_by_role("region", name="Result")).to_contain_text("cut-off.pdf")

@@ -85,8 +85,8 @@ def test_a_failed_job_says_what_went_wrong_and_what_to_do(someone: Visitor, stac
     job = stack.job(page.url.rsplit("/", 1)[1])
     expect(page.get_by_role("alert")).to_contain_text(job["error"]["detail"])
     expect(page.get_by_role("alert").locator("code")).to_have_text(job["error"]["code"])
-    setup = someone.open(f"jobs/{job['waits_for']}")
-    expect(setup.get_by_role("alert").locator("code")).to_have_text("base_model_offline")
+    page.get_by_role("link", name="Look at the setup job").click()
+    expect(page.get_by_role("alert").locator("code")).to_have_text("base_model_offline")
 
 
 def test_a_reload_in_the_middle_of_a_training_goes_on(someone: Visitor, stack: RunningStack) -> None:

@@ -49,6 +49,13 @@ export const del = (path, query) => request("DELETE", path, { query });
 export const create = (path, body, key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`) =>
   post(path, body, { headers: { "Idempotency-Key": key } });
 
+/** The beginning of a file, as text: `{text, isWhole}`. */
+export async function beginning(path, { mostBytes = 65_536, signal } = {}) {
+  const response = await send("GET", path, { signal, headers: { Accept: "*/*", Range: `bytes=0-${mostBytes - 1}` } });
+  const size = Number(response.headers.get("Content-Range")?.split("/")[1] ?? 0);
+  return { text: await response.text(), isWhole: response.status === 200 || size <= mostBytes };
+}
+
 /** Whose key the browser shows: `{signed_in, key_id, project, scopes}`. */
 export const session = () => get("/session");
 export const signIn = (key) => post("/session", { key });

@@ -1,22 +1,24 @@
 // Documents: drop files, see how they come, look into them, delete them.
-import { address, del } from "../api.js";
-import { Confirm } from "../parts/dialog.js";
+import { address, beginning, del } from "../api.js";
+import { Confirm, Dialog } from "../parts/dialog.js";
 import { droppedFiles } from "../parts/dropped.js";
 import { Empty, Loading, Problem, say } from "../parts/feedback.js";
 import { ago, bytes, percent, plural, time } from "../parts/format.js";
 import { html, useRef, useState } from "../parts/html.js";
-import { usePages } from "../parts/loading.js";
+import { useLoaded, usePages } from "../parts/loading.js";
 import { Progress } from "../parts/progress.js";
 import { Status } from "../parts/status.js";
 import { Pager, Table } from "../parts/table.js";
 import { href } from "../routes.js";
 import * as uploads from "../parts/uploads.js";
 
+const AS_TEXT = ["txt", "md", "csv", "jsonl", "html"]; // what can be shown as it is
 const KINDS = ".pdf,.docx,.html,.htm,.md,.txt,.csv,.jsonl";
 
 export default function Documents() {
   const list = usePages("/documents", {}, { everySeconds: 5 });
   const [deleting, setDeleting] = useState(null);
+  const [shown, setShown] = useState(null);
   const sent = uploads.useUploads(list.reload);
   return html`
     <div class="page-head">
@@ -31,13 +33,14 @@ export default function Documents() {
     <${Problem} error=${list.error} />
     ${list.isLoading && html`<${Loading} what="documents" />`}
     ${list.isEmpty && html`<${Empty} title="No documents yet">Drop a handbook, guidelines, or a table of questions and answers above. Then go on to training.<//>`}
-    ${list.rows.length > 0 && html`<${Table} caption="Documents, newest first" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns(setDeleting)} />`}
+    ${list.rows.length > 0 && html`<${Table} caption="Documents, newest first" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns(setDeleting, setShown)} />`}
     <${Pager} pager=${list.pager} what="documents" />
+    ${shown && html`<${Preview} document=${shown} onClose=${() => setShown(null)} />`}
     ${deleting && html`<${Delete} document=${deleting} onClose=${() => setDeleting(null)} onDone=${list.reload} />`}
   `;
 }
 
-const columns = (onDelete) => [
+const columns = (onDelete, onShow) => [
   {
     title: "Name",
     isHeading: true,
@@ -50,6 +53,7 @@ const columns = (onDelete) => [
   {
     title: "",
     cell: (one) => html`<div class="actions">
+      ${AS_TEXT.includes(one.kind) && html`<button type="button" class="small plain" aria-label=${`Look into ${one.filename}`} onClick=${() => onShow(one)}>Look</button>`}
       <a class="button small plain" href=${address(`/documents/${one.id}/content`)} download=${one.filename} aria-label=${`Download ${one.filename}`}>Download</a>
       <button type="button" class="small plain" aria-label=${`Delete ${one.filename}`} onClick=${() => onDelete(one)}>Delete</button>
     </div>`,
@@ -109,6 +113,18 @@ function Upload({ entry }) {
     ${error && html`<span class="field-error">${error.detail} <code>${error.code}</code></span>`}
     ${error && entry.file && html`<button type="button" class="small" onClick=${() => uploads.retry(entry.id)}>Try again</button>`}
   `;
+}
+
+function Preview({ document, onClose }) {
+  const { data, error } = useLoaded((signal) => beginning(`/documents/${document.id}/content`, { signal }), [document.id]);
+  return html`<${Dialog} title=${document.filename} wide onClose=${onClose}>
+    <div class="dialog-body">
+      <${Problem} error=${error} />
+      ${!data && !error && html`<${Loading} what="its text" />`}
+      ${data && html`<pre tabindex="0" role="region" aria-label=${`Text of ${document.filename}`}>${data.text}</pre>`}
+      ${data && !data.isWhole && html`<p class="hint">This is the beginning of ${bytes(document.size_bytes)}; download it for the rest.</p>`}
+    </div>
+  <//>`;
 }
 
 function Delete({ document, onClose, onDone }) {

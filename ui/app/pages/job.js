@@ -40,7 +40,9 @@ export function Job({ id }) {
 
 function Body({ job, log, connection }) {
   return html`
-    <${Problem} error=${job.error && { detail: job.error.detail, code: job.error.code }} title="This job failed" />
+    <${Problem} error=${job.error && { detail: job.error.detail, code: job.error.code }} title="This job failed">
+      ${job.error?.code === "setup_failed" && job.waits_for && html`<p><a href=${href("jobs", job.waits_for)}>Look at the setup job</a></p>`}
+    <//>
     ${connection === "waiting" && html`<p class="warn-box" role="status">The connection is lost; this page comes back by itself.</p>`}
     <${Where} job=${job} />
     ${job.kind === "training" && html`<${Curves} log=${log} />`}
@@ -133,7 +135,7 @@ function TrainingFigures({ job }) {
   const published = job.result?.metrics ?? {};
   const heldOut = published.validation_loss ?? progress.validation_loss;
   return html`
-    <${Figure} name="Step">${count(progress.step)} <small>of ${count(progress.total_steps)}</small><//>
+    <${Figure} name="Step">${count(progress.step)} ${progress.total_steps ? html`<small>of ${count(progress.total_steps)}</small>` : null}<//>
     ${!ENDED.includes(job.status) && html`<${Figure} name="Time left">${job.status === "running" ? duration(progress.seconds_left) : DASH}<//>`}
     <${Figure} name="Loss">${figure(published.train_loss ?? progress.train_loss)}<//>
     <${Figure} name="Held-out loss">${figure(heldOut)}${published.base_loss && html` <small>base ${figure(published.base_loss)}</small>`}<//>

@@ -14,7 +14,7 @@ export function SchemaField({ field, value, onChange, error, hint = field.hint, 
   if (field.kind === "several") return html`<${Several} ...${common} options=${field.options} value=${value ?? []} />`;
   const isNumber = field.kind === "integer" || field.kind === "number";
   const asked = isNumber ? { type: "number", step: field.kind === "integer" ? 1 : "any", ...field.limits, inputmode: field.kind === "integer" ? "numeric" : "decimal" } : {};
-  return html`<${Field} ...${common} ...${asked} value=${value ?? initial} placeholder=${field.isOptional ? "decided by itself" : undefined} />`;
+  return html`<${Field} ...${common} ...${asked} value=${value ?? initial} placeholder=${field.isOptional ? "not set" : undefined} />`;
 }
 
 function Several({ label, hint, error, options, value, onChange, name }) {
