@@ -51,6 +51,7 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("GET", "/documents"): _READ,
     ("GET", "/documents/{document_id}"): _READ,
     ("GET", "/documents/{document_id}/content"): _READ,
+    ("GET", "/documents/{document_id}/chunks"): _READ,
     ("DELETE", "/documents/{document_id}"): _TRAIN,
     ("POST", "/v1/files"): _TRAIN,
     ("GET", "/v1/files"): _READ,

@@ -34,6 +34,7 @@ from api.openai_batches.endpoints import router as openai_batches
 from api.openai_models.endpoints import router as openai_models
 from api.query.endpoints import router as query
 from api.rate_limits import RateLimit
+from api.retrieval.endpoints import of_documents as document_chunks
 from api.retrieval.endpoints import router as retrieval
 from api.root import router as root
 from api.safe_headers import PAGES
@@ -63,6 +64,7 @@ ROUTERS = (
     answer_records,
     query,
     retrieval,
+    document_chunks,
     models,
     openai_models,
     completions,

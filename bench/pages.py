@@ -69,6 +69,7 @@ class Followed:
 
     peak_heap_bytes: int
     heap_bytes: int
+    process_bytes_before: int
     peak_process_bytes: int
     long_tasks: list[float]
     steps_per_second: float
@@ -185,6 +186,7 @@ def _follow(browser: Browser, url: str, database: Database) -> Followed:
         page.wait_for_selector("h1 em")
         meter = context.new_cdp_session(page)
         meter.send("Performance.enable")
+        before = _renderer_bytes(browser)
         writing = threading.Thread(target=_train, args=(database, claim))
         begun = time.monotonic()
         writing.start()
@@ -195,12 +197,13 @@ def _follow(browser: Browser, url: str, database: Database) -> Followed:
         lag = time.monotonic() - written
         meter.send("HeapProfiler.collectGarbage")
         return Followed(
-            max(heaps),
-            _heap(meter),
-            _renderer_bytes(browser),
-            page.evaluate("longTasks"),
-            NUM_STEPS / (written - begun),
-            lag,
+            peak_heap_bytes=max(heaps),
+            heap_bytes=_heap(meter),
+            process_bytes_before=before,
+            peak_process_bytes=_renderer_bytes(browser),
+            long_tasks=page.evaluate("longTasks"),
+            steps_per_second=NUM_STEPS / (written - begun),
+            lag_seconds=lag,
         )
 
 
@@ -286,7 +289,12 @@ def _following(followed: Followed) -> list[tuple[str, str, str, str]]:
     longest = max(followed.long_tasks, default=0.0)
     return [
         ("JavaScript's heap", _megabytes(followed.heap_bytes), _megabytes(followed.peak_heap_bytes), "200 MB"),
-        ("the renderer's whole memory", "–", _megabytes(followed.peak_process_bytes), "–"),
+        (
+            "the renderer's whole memory, before it and at its peak",
+            _megabytes(followed.process_bytes_before),
+            _megabytes(followed.peak_process_bytes),
+            "–",
+        ),
         ("tasks over 50 ms, and the longest", f"{len(followed.long_tasks)}", f"{longest:.0f} ms", "–"),
         ("from the last step written to it on view", f"{1000 * followed.lag_seconds:.0f} ms", "–", "–"),
     ]

@@ -79,6 +79,17 @@ class IndexReader:
             rows = table.search().where(_in(project)).select(["document_id"]).limit(limit).to_arrow()
             return set(rows["document_id"].to_pylist())
 
+    def of_document(self, project: str, document_id: str, *, after: int, limit: int) -> list[IndexedChunk]:
+        """Its chunks in their order, behind the number `after`. Raises `IndexUnavailable`."""
+        with _readable():
+            table = self._table(CHUNKS)
+            if table is None:
+                return []
+            place = f"chunk > {after} AND chunk <= {after + limit}"  # they are numbered without a gap
+            wanted = f"{_in(project)} AND document_id = {quoted(document_id)} AND {place}"
+            rows = table.search().where(wanted).select(list(CHUNK_COLUMNS)).limit(limit).to_list()
+        return sorted((_chunk(row, 0.0) for row in rows), key=lambda one: one.chunk)
+
     def _rows(self, keys: Sequence[tuple[str, str, int]]) -> list[dict[str, Any]]:
         table = self._table(CHUNKS)
         if table is None or not keys:

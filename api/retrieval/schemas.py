@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.retrieval.index import IndexedChunk
 from api.retrieval.searching import Found, Hit, Method
 
 MOST_HITS = 50
@@ -42,6 +43,21 @@ class SearchAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[Source]
     method: Method
+
+
+class ChunkAnswer(BaseModel):
+    """A chunk of a document as answers find it. `heading` is the path of headings above it, `page` where its section
+    begins; `chunk` counts from 0."""
+
+    object: Literal["document.chunk"] = "document.chunk"
+    chunk: int
+    heading: str
+    page: int | None
+    text: str
+
+
+def chunk_answer(chunk: IndexedChunk) -> ChunkAnswer:
+    return ChunkAnswer(chunk=chunk.chunk, heading=chunk.heading, page=chunk.page, text=chunk.text)
 
 
 def source_of(hit: Hit) -> Source:

@@ -115,6 +115,10 @@ class Retrieval:
             rankings.append(self._index.by_vector(project, self._embedder.model, vector, limit))
         return rankings
 
+    def chunks_of(self, project: str, document_id: str, *, after: int, limit: int) -> list[IndexedChunk]:
+        """A document's chunks as answers find them; none until it is indexed."""
+        return self._index.of_document(project, document_id, after=after, limit=limit)
+
     def _present(self, project: str, query: str, rankings: Sequence[Sequence[IndexedChunk]]) -> list[Hit]:
         """The hits of all rankings in one order, with the names that the documents have now."""
         by_words, *by_vector = rankings

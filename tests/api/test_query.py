@@ -97,6 +97,33 @@ def test_a_search_gives_the_chunks_with_their_places(client: TestClient, rows: D
     assert found["method"] == "full_text"
 
 
+def test_a_document_s_chunks_come_in_their_order_and_paged(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    text = "\n\n".join(f"Paragraph {number} on leave. " * 60 for number in range(8))
+    long, short = upload(client, rows, settings, text, TRAVEL)
+    whole = client.get(f"/documents/{long}/chunks", params={"limit": 100}).json()["data"]
+    assert [one["chunk"] for one in whole] == list(range(len(whole)))
+    assert len(whole) > 3
+    assert {(one["heading"], one["page"]) for one in whole} == {("The handbook", 4)}
+    assert text.startswith(whole[0]["text"])
+    first = client.get(f"/documents/{long}/chunks", params={"limit": 2}).json()
+    assert (first["data"], first["has_more"]) == (whole[:2], True)
+    rest = client.get(f"/documents/{long}/chunks", params={"limit": 100, "after": first["last_id"]}).json()
+    assert (rest["data"], rest["has_more"]) == (whole[2:], False)
+    assert [one["text"] for one in client.get(f"/documents/{short}/chunks").json()["data"]] == [TRAVEL]
+
+
+def test_a_document_that_is_not_indexed_has_no_chunks_and_one_that_is_not_there_is_not_found(
+    client: TestClient, rows: Database, settings: Settings
+) -> None:
+    document = client.post("/documents", files=[("files", ("leave.txt", LEAVE.encode()))]).json()["data"][0]["id"]
+    assert client.get(f"/documents/{document}/chunks").json()["data"] == []
+    index_all(settings, rows)
+    client.delete(f"/documents/{document}")
+    assert client.get(f"/documents/{document}/chunks").status_code == 404
+
+
 def test_a_deleted_document_is_not_found_and_not_cited_even_before_the_index_follows(
     client: TestClient, rows: Database, settings: Settings, worker: FakeWorker
 ) -> None:

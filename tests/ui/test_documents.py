@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import Visitor
+from tests.waiting import until
 
 
 def files(*named: tuple[str, bytes]) -> list[dict[str, object]]:
@@ -40,10 +41,25 @@ def test_a_text_can_be_looked_into_and_is_only_text(someone: Visitor, stack: Run
     page = someone.open("documents")
     page.get_by_role("button", name="Look into page.html").click()
     dialog = page.get_by_role("dialog", name="page.html")
+    dialog.get_by_role("button", name="File").click()
     expect(dialog.locator("pre")).to_have_text("<script>alert(1)</script><p>Something to read.</p>")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Look into long.txt").click()
     expect(page.get_by_role("dialog")).to_contain_text("This is the beginning of 120 kB")
+
+
+def test_a_document_is_shown_in_its_chunks(someone: Visitor, stack: RunningStack) -> None:
+    text = "\n\n".join(f"Paragraph {number} of the manual. " * 60 for number in range(60))
+    (document,) = stack.upload(("manual.md", f"# Manual\n\n{text}"))
+    until(lambda: bool(stack.get(f"/documents/{document['id']}/chunks")["data"]))
+    page = someone.open("documents")
+    page.get_by_role("button", name="Look into manual.md").click()
+    chunks = page.get_by_role("dialog").get_by_role("listitem")
+    expect(chunks).to_have_count(20)
+    expect(chunks.first).to_contain_text("Manual")
+    page.get_by_role("dialog").get_by_role("button", name="More").click()
+    expect(chunks).not_to_have_count(20)
+    assert [one.split(" ·")[0] for one in chunks.locator(".hint").all_inner_texts()[:22]][-1] == "Chunk 22"
 
 
 def test_a_deleted_document_says_who_learned_from_it(someone: Visitor, stack: RunningStack) -> None:
@@ -64,15 +80,16 @@ def test_names_are_text_and_nothing_else(someone: Visitor, stack: RunningStack) 
 
 
 def test_what_could_not_be_read_says_so_beside_the_file(someone: Visitor, stack: RunningStack) -> None:
-    (cut_off, whole) = stack.upload(("cut-off.pdf", b"%PDF-1.4 and no more"), ("whole.txt", "A text that can be read."))
-    made = stack.post("/fine-tuning/setup", document_ids=[cut_off["id"], whole["id"]], train=False)
-    result = stack.wait(made["job_id"])["result"]
+    text = "\n\n".join(f"Paragraph {number} can be read." for number in range(30))
+    (cut_off, whole) = stack.upload(("cut-off.pdf", b"%PDF-1.4 and no more"), ("whole.txt", text))
+    made = stack.post("/fine-tuning/setup", document_ids=[cut_off["id"], whole["id"]], max_length=64, train=False)
+    job = stack.wait(made["job_id"])
+    assert job["status"] == "succeeded", job
     error = stack.get(f"/documents/{cut_off['id']}")["error"]
     page = someone.open("documents")
     row = page.get_by_role("row", name="cut-off.pdf")
     expect(row.locator(".status")).to_have_text("failed")
     expect(row.locator(".field-error")).to_have_text(f"{error['detail']} {error['code']}")
     expect(page.get_by_role("row", name="whole.txt").locator(".status")).to_have_text("extracted")
-    assert [one["filename"] for one in result["failed_documents"]] == ["cut-off.pdf"]
     page = someone.open(f"jobs/{made['job_id']}")
     expect(page.get_by_role("region", name="Result")).to_contain_text("cut-off.pdf")

@@ -1,13 +1,14 @@
 // Documents: drop files, see how they come, look into them, delete them.
-import { address, beginning, del } from "../api.js";
+import { address, beginning, del, get } from "../api.js";
 import { Confirm, Dialog } from "../parts/dialog.js";
 import { droppedFiles } from "../parts/dropped.js";
 import { Empty, Loading, Problem, say } from "../parts/feedback.js";
 import { ago, bytes, percent, plural, time } from "../parts/format.js";
-import { html, useRef, useState } from "../parts/html.js";
+import { html, useEffect, useRef, useState } from "../parts/html.js";
 import { useLoaded, usePages } from "../parts/loading.js";
 import { Progress } from "../parts/progress.js";
 import { Status } from "../parts/status.js";
+import { useStored } from "../parts/stored.js";
 import { Pager, Table } from "../parts/table.js";
 import { href } from "../routes.js";
 import * as uploads from "../parts/uploads.js";
@@ -53,7 +54,7 @@ const columns = (onDelete, onShow) => [
   {
     title: "",
     cell: (one) => html`<div class="actions">
-      ${AS_TEXT.includes(one.kind) && html`<button type="button" class="small plain" aria-label=${`Look into ${one.filename}`} onClick=${() => onShow(one)}>Look</button>`}
+      <button type="button" class="small plain" aria-label=${`Look into ${one.filename}`} onClick=${() => onShow(one)}>Look</button>
       <a class="button small plain" href=${address(`/documents/${one.id}/content`)} download=${one.filename} aria-label=${`Download ${one.filename}`}>Download</a>
       <button type="button" class="small plain" aria-label=${`Delete ${one.filename}`} onClick=${() => onDelete(one)}>Delete</button>
     </div>`,
@@ -115,16 +116,46 @@ function Upload({ entry }) {
   `;
 }
 
+/** A document's text: in the chunks that answers find it by, and, where it is text, as it was uploaded. */
 function Preview({ document, onClose }) {
-  const { data, error } = useLoaded((signal) => beginning(`/documents/${document.id}/content`, { signal }), [document.id]);
+  const [view, setView] = useStored("document-view", "chunks");
+  const isText = AS_TEXT.includes(document.kind);
+  const shown = isText ? view : "chunks";
   return html`<${Dialog} title=${document.filename} wide onClose=${onClose}>
     <div class="dialog-body">
-      <${Problem} error=${error} />
-      ${!data && !error && html`<${Loading} what="its text" />`}
-      ${data && html`<pre tabindex="0" role="region" aria-label=${`Text of ${document.filename}`}>${data.text}</pre>`}
-      ${data && !data.isWhole && html`<p class="hint">This is the beginning of ${bytes(document.size_bytes)}; download it for the rest.</p>`}
+      ${isText && html`<div class="tabs" role="group" aria-label="What of it">
+        ${[["chunks", "Chunks"], ["file", "File"]].map(([name, words]) => html`<button key=${name} type="button" aria-pressed=${String(shown === name)} onClick=${() => setView(name)}>${words}</button>`)}
+      </div>`}
+      ${shown === "chunks" ? html`<${Chunks} document=${document} />` : html`<${AsText} document=${document} />`}
     </div>
   <//>`;
+}
+
+function AsText({ document }) {
+  const { data, error } = useLoaded((signal) => beginning(`/documents/${document.id}/content`, { signal }), [document.id]);
+  return html`<${Problem} error=${error} />
+    ${!data && !error && html`<${Loading} what="its text" />`}
+    ${data && html`<pre tabindex="0" role="region" aria-label=${`Text of ${document.filename}`}>${data.text}</pre>`}
+    ${data && !data.isWhole && html`<p class="hint">This is the beginning of ${bytes(document.size_bytes)}; download it for the rest.</p>`}`;
+}
+
+function Chunks({ document }) {
+  const [chunks, setChunks] = useState([]);
+  const [after, setAfter] = useState(-1);
+  const { data, error } = useLoaded((signal) => get(`/documents/${document.id}/chunks`, { after }, signal), [document.id, after]);
+  useEffect(() => data && setChunks((before) => [...before.filter((one) => one.chunk <= after), ...data.data]), [data]);
+  return html`<${Problem} error=${error} />
+    ${!data && !error && chunks.length === 0 && html`<${Loading} what="its chunks" />`}
+    ${data && data.data.length === 0 && chunks.length === 0 && html`<p class="muted">There are no chunks: it was not indexed yet, which takes some seconds after its upload, or there is no text in it.</p>`}
+    <ol class="chunks" tabindex="0" aria-label=${`Chunks of ${document.filename}`}>
+      ${chunks.map(
+        (one) => html`<li key=${one.chunk}>
+          <p class="hint">${[`Chunk ${one.chunk + 1}`, one.heading, one.page && `page ${one.page}`].filter(Boolean).join(" · ")}</p>
+          <p class="text">${one.text}</p>
+        </li>`,
+      )}
+    </ol>
+    ${data?.has_more && html`<button type="button" onClick=${() => setAfter(Number(data.last_id))}>More</button>`}`;
 }
 
 function Delete({ document, onClose, onDone }) {
