@@ -98,6 +98,7 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("GET", "/v1/models/{model:path}"): _READ,
     ("DELETE", "/v1/models/{model:path}"): _TRAIN,
     # Questions
+    ("GET", "/monitoring"): _READ,
     ("POST", "/query"): _QUERY,
     ("POST", "/retrieval/search"): _QUERY,
     ("POST", "/fine-tuning/query"): _QUERY,

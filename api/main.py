@@ -30,6 +30,7 @@ from api.metrics.endpoints import router as metrics
 from api.metrics.requests import CountRequests, RequestMeasures
 from api.middleware import BodyLimit, RequestId, SafeHeaders, SameSite
 from api.models.endpoints import router as models
+from api.monitoring.endpoints import router as monitoring
 from api.openai_batches.endpoints import router as openai_batches
 from api.openai_models.endpoints import router as openai_models
 from api.query.endpoints import router as query
@@ -71,6 +72,7 @@ ROUTERS = (
     webhooks,
     keys,
     session,
+    monitoring,
     health,
     maintenance,
     metrics,

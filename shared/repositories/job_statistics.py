@@ -48,13 +48,15 @@ class JobStatistics:
         )
         return [Durations(*row) for row in self.session.execute(wanted)]
 
-    def queues(self) -> list[Queue]:
-        """One for each kind of job that has any waiting."""
+    def queues(self, project_id: str | None = None) -> list[Queue]:
+        """One for each kind of job that has any waiting, of one project or of all."""
         wanted = (
             select(Job.kind, func.count(), now() - func.min(Job.queued_at))
             .where(Job.status == "queued")
             .group_by(Job.kind)
         )
+        if project_id is not None:
+            wanted = wanted.where(Job.project_id == project_id)
         return [Queue(*row) for row in self.session.execute(wanted)]
 
     def trainings(self) -> Sequence[tuple[str, str, dict[str, Any]]]:

@@ -126,6 +126,11 @@ class JobRepository:
         rows = self.session.execute(wanted if project_id is None else wanted.where(Job.project_id == project_id))
         return {row[0]: row[1] for row in rows}
 
+    def of_project(self, project_id: str, job_ids: Collection[str]) -> set[str]:
+        """Those of the ids that name the project's jobs."""
+        wanted = select(Job.id).where(Job.project_id == project_id, Job.id.in_(set(job_ids)))
+        return set(self.session.scalars(wanted))
+
     def cancel(self, project_id: str, job_id: str) -> Job:
         """Ends a job that has not ended. A running attempt loses its claim at once and is stopped by its worker."""
         self._move(

@@ -40,6 +40,10 @@ class WorkerRepository:
         wanted = select(Worker).where(Worker.kind == kind, Worker.heartbeat_at > now() - FRESH_SECONDS)
         return self.session.scalars(wanted.order_by(Worker.id)).all()
 
+    def known(self) -> Sequence[Worker]:
+        """All that are not forgotten yet, by kind."""
+        return self.session.scalars(select(Worker).order_by(Worker.kind, Worker.id)).all()
+
     def is_any_alive(self, kind: str) -> bool:
         """Whether a worker of the kind has a fresh heartbeat; asked for every question."""
         return self.session.scalar(_FRESH, {"kind": kind}) is not None
