@@ -37,10 +37,15 @@ VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 @router.get("")
-def list_adapters(page: Paging, session: ReadSession, project: Project) -> Listing[AdapterAnswer]:
+def list_adapters(
+    page: Paging,
+    session: ReadSession,
+    project: Project,
+    prefix: Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$", description="How the names begin.")] = "",
+) -> Listing[AdapterAnswer]:
     """Adapters by name; the cursor is a name."""
     adapters = AdapterRepository(session)
-    rows = adapters.page(project, after=page.after, limit=page.limit)
+    rows = adapters.page(project, after=page.after, limit=page.limit, prefix=prefix)
     return listing(rows, page.limit, lambda one: adapter_answer(one, adapters.versions(one)), lambda one: one.name)
 
 

@@ -45,9 +45,11 @@ class AdapterRepository:
             raise AdapterNotFound(f"No adapter '{name[:128]}'; GET /fine-tuning/adapters lists them.", param="adapter")
         return adapter
 
-    def page(self, project_id: str, *, after: str | None, limit: int) -> Sequence[Adapter]:
-        """By name, `limit` + 1 at most, after the adapter of the name `after`."""
+    def page(self, project_id: str, *, after: str | None, limit: int, prefix: str = "") -> Sequence[Adapter]:
+        """By name, `limit` + 1 at most, after the adapter of the name `after`, of the names that begin so."""
         wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name > (after or ""), _IS_THERE)
+        if prefix:
+            wanted = wanted.where(func.substr(Adapter.name, 1, len(prefix)) == prefix)
         return self.session.scalars(wanted.order_by(Adapter.name).limit(limit + 1)).all()
 
     def versions(self, adapter: Adapter) -> Sequence[AdapterVersion]:

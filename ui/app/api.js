@@ -221,11 +221,12 @@ export function follow(path, { after = 0, onEvents, onState = () => {}, onError 
   };
 }
 
-/** Uploads one file with its progress, which `fetch` does not tell. Throws `ApiError`. */
-export function upload(path, file, { field = "files", onProgress = () => {}, signal } = {}) {
+/** Uploads files, and texts by name, with their progress, which `fetch` does not tell. Throws `ApiError`. */
+export function upload(path, files, { field = "files", texts = {}, onProgress = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
-    form.append(field, file, file.name);
+    for (const file of [files].flat()) form.append(field, file, file.name);
+    for (const [name, text] of Object.entries(texts)) if (text) form.append(name, text);
     const sending = new XMLHttpRequest();
     sending.open("POST", address(path));
     sending.upload.onprogress = (event) => onProgress(event.lengthComputable ? event.loaded / event.total : null);

@@ -11,6 +11,10 @@ const PAGES = [
   { name: "documents", title: "Documents" },
   { name: "train", title: "Train" },
   { name: "jobs", title: "Jobs" },
+  { name: "adapters", title: "Adapters" },
+  { name: "playground", title: "Playground" },
+  { name: "monitor", title: "Monitor" },
+  { name: "keys", title: "Keys" },
 ];
 
 const loaded = {};
