@@ -1,0 +1,173 @@
+"""What was trained: promoted, asked, compared, thumbed, exported, rolled back, deleted; and seen in the monitor."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.end_to_end.conftest import RunningStack
+from tests.ui.browser import Visitor, violations
+from tests.ui.test_everywhere import THEMES
+
+NAME = "moorings"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def adapter(stack: RunningStack) -> None:
+    """Two versions of one name, of which the second is live."""
+    text = ". ".join(f"Rule {number} of the moorings is kept" for number in range(30))
+    (document,) = stack.upload((f"{NAME}.txt", text))
+    for epochs in (1, 2):
+        body = {"document_ids": [document["id"]], "adapter": NAME, "num_epochs": epochs, "max_length": 64}
+        stack.wait(stack.post("/fine-tuning/setup", **body)["training_job_id"])
+
+
+def ask(page: Page, question: str) -> None:
+    page.get_by_label("Question", exact=True).fill(question)
+    page.keyboard.press("Enter")
+
+
+def test_a_version_is_promoted_with_its_reason_and_asked(someone: Visitor, stack: RunningStack) -> None:
+    page = someone.open(f"adapters/{NAME}")
+    page.get_by_role("button", name="Promote version 1").click()
+    page.get_by_label("Why").fill("The newer one repeats itself")
+    page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    expect(page.locator(".page-head")).to_contain_text("Version 1 answers")
+    history = page.get_by_role("table", name="Moves of the live version")
+    expect(history.get_by_role("row").nth(1)).to_contain_text("The newer one repeats itself")
+    page.get_by_role("link", name="Ask it").click()
+    ask(page, "What is kept?")
+    answer = page.get_by_role("article")
+    expect(answer).to_contain_text(f"{NAME}, version 1")
+    expect(answer).to_contain_text("first token")
+    assert stack.get(f"/fine-tuning/adapters/{NAME}")["live_version"] == 1
+
+
+def test_it_is_rolled_back(someone: Visitor, stack: RunningStack) -> None:
+    for version in (1, 2):
+        stack.http.post(f"/fine-tuning/adapters/{NAME}/promote", json={"version": version}).raise_for_status()
+    page = someone.open(f"adapters/{NAME}")
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("status").filter(has_text="Version 1 is live again")).to_be_visible()
+    expect(page.locator(".page-head")).to_contain_text("Version 1 answers")
+
+
+def test_a_version_says_what_it_learned_from(someone: Visitor) -> None:
+    page = someone.open(f"adapters/{NAME}?version=1")
+    learned = page.get_by_role("region", name="What version 1 learned from")
+    expect(learned).to_contain_text(f"{NAME}.txt")
+    learned.get_by_role("link", name="Its training").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Training of {NAME}")
+
+
+def test_a_version_is_exported_and_downloaded(someone: Visitor, tmp_path: Path) -> None:
+    page = someone.open(f"adapters/{NAME}")
+    page.get_by_role("button", name="Export version 2").click()
+    page.get_by_role("dialog").get_by_role("button", name="Export").click()
+    link = page.get_by_role("region", name="Exports of this tab").get_by_role("link", name="Download")
+    expect(link).to_be_visible(timeout=60_000)
+    page.reload()
+    with page.expect_download() as downloading:
+        link.click()
+    path = tmp_path / "exported"
+    downloading.value.save_as(path)
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    assert any(name.endswith("adapter_model.safetensors") for name in names)
+
+
+def test_two_models_answer_the_same_question_side_by_side(someone: Visitor) -> None:
+    page = someone.open(f"playground?model={NAME}%402")
+    page.get_by_role("button", name="Compare with another").click()
+    ask(page, "Which rule is kept?")
+    answers = page.get_by_role("article")
+    expect(answers).to_have_count(2)
+    expect(answers.nth(0)).to_contain_text(f"{NAME}, version 2")
+    expect(answers.nth(1)).to_contain_text("demo, base model")
+    for number in (0, 1):
+        expect(answers.nth(number)).to_contain_text("in all")
+    boxes = [answers.nth(number).bounding_box() for number in (0, 1)]
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["y"] == boxes[1]["y"]
+
+
+def test_a_conversation_and_its_thumbs_survive_a_reload(someone: Visitor, stack: RunningStack) -> None:
+    page = someone.open(f"playground?model={NAME}")
+    for question in ("What is kept?", "And by whom?"):
+        ask(page, question)
+        expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    page.get_by_role("article").last.get_by_role("button", name="Bad").click()
+    expect(page.get_by_role("article").last.get_by_role("button", name="Bad")).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.get_by_text("And by whom?")).to_be_visible()
+    expect(page.get_by_role("article")).to_have_count(2)
+    expect(page.get_by_role("article").last.get_by_role("button", name="Bad")).to_have_attribute("aria-pressed", "true")
+    (newest, *_) = stack.get("/fine-tuning/answers?thumb=down")["data"]
+    assert newest["adapter"] == NAME
+
+
+def test_an_answer_is_stopped(someone: Visitor) -> None:
+    page = someone.open("playground?model=demo")
+    page.get_by_text("How the answer is chosen").click()
+    page.get_by_label("Most tokens").fill("400")
+    page.get_by_label("Temperature").fill("1.5")
+    ask(page, "Tell me everything, at length")
+    expect(page.get_by_role("article").locator(".words")).not_to_be_empty()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("article")).to_contain_text("Stopped.")
+
+
+def test_what_the_api_refuses_is_said_in_its_words(someone: Visitor) -> None:
+    page = someone.open("playground?model=nobody")
+    ask(page, "Are you there?")
+    expect(page.get_by_role("alert").locator("code")).to_have_text("model_not_found")
+
+
+def test_the_monitor_shows_answers_and_workers(someone: Visitor, stack: RunningStack) -> None:
+    stack.ask("What is kept?", adapter=NAME, max_new_tokens=8)
+    page = someone.open(f"monitor?adapter={NAME}&hours=1")
+    expect(page.get_by_role("img", name=re.compile("^Time to the first token:"))).to_be_visible()
+    workers = page.get_by_role("table", name="Workers")
+    for kind in ("inference", "training", "setup", "retrieval"):
+        expect(workers.get_by_role("row", name=re.compile(f"^{kind}"))).to_contain_text(re.compile("ready|busy"))
+
+
+def test_adapters_are_found_by_how_their_names_begin(someone: Visitor) -> None:
+    page = someone.open("adapters")
+    page.get_by_label("Name begins with").fill("moor")
+    expect(page.get_by_role("link", name=NAME, exact=True)).to_be_visible()
+    page.get_by_label("Name begins with").fill("nothing-like-it")
+    expect(page.get_by_role("heading", name="No such adapter")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_what_opens_on_these_pages_has_no_barrier(someone: Visitor, theme: str) -> None:
+    someone.page.emulate_media(color_scheme=theme)
+    page = someone.open(f"adapters/{NAME}")
+    page.get_by_role("button", name=re.compile("^Promote version")).first.click()
+    assert violations(page) == []
+    page = someone.open(f"playground?model={NAME}&against=demo")
+    ask(page, "What is kept?")
+    expect(page.get_by_role("article").first).to_contain_text("in all")
+    page.get_by_text("How the answer is chosen").click()
+    assert violations(page) == []
+    page = someone.open("monitor?hours=1")
+    expect(page.get_by_role("img").first).to_be_visible()
+    assert violations(page) == []
+    page = someone.open("keys")
+    page.get_by_role("button", name="Create a key").click()
+    assert violations(page) == []
+
+
+def test_a_version_is_deleted_after_a_question(someone: Visitor, stack: RunningStack) -> None:
+    stack.http.post(f"/fine-tuning/adapters/{NAME}/promote", json={"version": 2}).raise_for_status()
+    page = someone.open(f"adapters/{NAME}")
+    page.get_by_role("button", name="Delete version 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("status").filter(has_text="Version 1 is deleted")).to_be_visible()
+    expect(page.get_by_role("heading", name="1 version side by side")).to_be_visible()
