@@ -27,6 +27,20 @@ def test_adapters_are_listed_by_name(client: TestClient, rows: Database) -> None
     assert [(one["name"], one["live_version"], one["model"]) for one in rest["data"]] == [("zebra", 1, "demo")]
 
 
+def test_adapters_are_found_by_how_their_names_begin(client: TestClient, rows: Database) -> None:
+    for name in ("hand", "handbook", "Handbook", "h_ndbook", "other"):
+        publish(rows, name)
+
+    def found(prefix: str, **more: object) -> list[str]:
+        query = {"prefix": prefix, **more}
+        return [one["name"] for one in client.get("/fine-tuning/adapters", params=query).json()["data"]]
+
+    assert found("hand") == ["hand", "handbook"]
+    assert found("hand", after="hand") == ["handbook"]
+    assert found("h_") == ["h_ndbook"]
+    assert (found("%"), len(found(""))) == ([], 5)
+
+
 def test_an_adapter_shows_versions_and_history(two_versions: TestClient) -> None:
     adapter = two_versions.get("/fine-tuning/adapters/handbook").json()
     assert (adapter["live_version"], adapter["num_versions"]) == (2, 2)

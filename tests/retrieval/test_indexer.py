@@ -48,6 +48,14 @@ def found(settings: Settings, query: str, project: str = DEFAULT_PROJECT) -> lis
     return [one.document_id for one in IndexReader(settings.resolved_retrieval_url).by_words(project, query, 10)]
 
 
+def test_what_cannot_be_read_is_said_beside_the_document(settings: Settings, database: Database) -> None:
+    cut = enter(database, settings, "%PDF-1.4 cut off", kind="pdf", filename="cut.pdf")
+    index_all(settings, database)
+    with database.read() as session:
+        document = DocumentRepository(session).get(DEFAULT_PROJECT, cut)
+    assert (document.status, document.error_code) == ("failed", "document_corrupt")
+
+
 def test_the_index_follows_uploads_and_deletions(settings: Settings, database: Database) -> None:
     leave = enter(database, settings, "The annual leave is 27 days.")
     indexer = index_all(settings, database)

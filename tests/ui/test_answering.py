@@ -123,9 +123,17 @@ def test_an_answer_is_stopped(someone: Visitor) -> None:
 
 
 def test_what_the_api_refuses_is_said_in_its_words(someone: Visitor) -> None:
-    page = someone.open("playground?model=nobody")
+    page = someone.open(f"playground?model={NAME}")
+    ask(page, "word " * 2000)
+    expect(page.get_by_role("alert").locator("code")).to_have_text("prompt_too_long")
+
+
+def test_an_answer_of_the_base_in_an_adapters_place_says_so(someone: Visitor) -> None:
+    page = someone.open(f"playground?model={NAME}%4099")
     ask(page, "Are you there?")
-    expect(page.get_by_role("alert").locator("code")).to_have_text("model_not_found")
+    answer = page.get_by_role("article")
+    expect(answer).to_contain_text("demo, base model")
+    expect(answer).to_contain_text("base model instead")
 
 
 def test_the_monitor_shows_answers_and_workers(someone: Visitor, stack: RunningStack) -> None:

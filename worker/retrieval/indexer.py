@@ -13,6 +13,7 @@ from typing import Any
 from shared.database import Database
 from shared.embeddings import Embedder
 from shared.errors import DocumentError, EndpointUnavailable
+from shared.repositories.documents import DocumentRepository
 from shared.repositories.indexed_documents import IndexedDocumentRepository, WantedDocument
 from shared.retrieval import INDEX_VERSION
 from shared.settings import Settings
@@ -122,6 +123,7 @@ class Indexer:
         except DocumentError as error:
             log.warning("document %s cannot be indexed: %s", document.id, error.code)
             self._num_unreadable += 1
+            self._mark_failed(document, error)
             pieces = []
         if pieces:
             self._index.put(document, revision, title_of(document.filename), pieces)
@@ -131,6 +133,11 @@ class Indexer:
         self._without_text[document.id] = revision
         if document.id in self._index.chunks.revisions:
             self._index.remove([document.id])
+
+    def _mark_failed(self, document: WantedDocument, error: DocumentError) -> None:
+        """So that it is seen beside the document before anybody trains on it."""
+        with self._database.write() as session:
+            DocumentRepository(session).mark_failed(document.id, error)
 
     def _text_of(self, document: WantedDocument) -> ExtractedText:
         text = self._texts.find(document.sha256, document.kind)

@@ -69,7 +69,7 @@ const columns = (name, shown, onChoose, onDo) => [
     cell: (one) => html`<button type="button" class="small choice" aria-pressed=${String(one === shown)} aria-label=${`What version ${one.version} learned from`} onClick=${() => onChoose(String(one.version))}>${one.version}</button>
       ${one.live && html` <${Status} of="live" />`} ${one.broken_reason && html` <${Status} of="broken" kind="bad" /><div class="field-error">${one.broken_reason}</div>`}`,
   },
-  { title: "Held-out loss", className: "numeric", cell: ({ metrics }) => html`${figure(lossOf(metrics))}<${Change} metrics=${metrics} />` },
+  { title: "Held-out loss", className: "numeric", cell: ({ metrics }) => html`<div>${figure(lossOf(metrics))}<${Change} metrics=${metrics} /></div>` },
   { title: "Accuracy", className: "numeric", cell: ({ metrics }) => percent(metrics.validation_accuracy, 1) },
   { title: "Training loss", className: "numeric", cell: ({ metrics }) => figure(metrics.train_loss) },
   { title: "Steps", className: "numeric", cell: ({ metrics }) => count(metrics.steps) },
@@ -97,7 +97,7 @@ function Change({ metrics }) {
 
 const HISTORY = [
   { title: "When", isHeading: true, className: "nowrap", cell: (one) => html`<time title=${time(one.created_at)}>${ago(one.created_at)}</time>` },
-  { title: "What", cell: (one) => one.action },
+  { title: "What", className: "nowrap", cell: (one) => one.action },
   { title: "From", className: "numeric", cell: (one) => one.from_version ?? DASH },
   { title: "To", className: "numeric", cell: (one) => one.to_version ?? DASH },
   { title: "Why", className: "break", cell: (one) => one.reason },

@@ -59,10 +59,10 @@ function Figures({ found }) {
     ["Tokens per second", perSecond(total.tokens_per_second), "within one answer"],
     ["From the base instead", whole(total.fallback), null],
     ["Thumbs", `${count(total.thumbs_up)} up`, `${count(total.thumbs_down)} down`],
-    ["Jobs that wait", count(waiting), found.waiting_questions === null ? "Redis is away" : `${plural(found.waiting_questions, "question")} too`],
+    ["Jobs that wait", count(waiting), found.waiting_questions === null ? "Redis is away" : `${plural(found.waiting_questions, "question")} as well`],
     ["Workers", count(alive), null],
   ];
-  return html`<dl class="figures">${cells.map(([name, value, more]) => html`<div key=${name}><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
+  return html`<dl class="figures by-four">${cells.map(([name, value, more]) => html`<div key=${name}><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }
 
 function Curves({ buckets }) {
@@ -85,15 +85,16 @@ function Curves({ buckets }) {
 }
 
 const PERCENTILES = ["Half within", "95 of 100 within", "99 of 100 within"].map((label, i) => ({ label, className: `series-${i + 1}`, format: ms, isSparse: true }));
-const line = (label, number, format) => ({ label, className: `series-${number}`, format, isSparse: true });
+const counted = (label, number) => ({ label, className: `series-${number}`, format: count });
+const line = (label, number, format) => ({ ...counted(label, number), format, isSparse: true }); // there may be no answers between two
 const CURVES = [
-  ["answers", "Answers", [line("Answers", 1, count)]],
+  ["answers", "Answers", [counted("Answers", 1)]],
   ["first", "Time to the first token", PERCENTILES],
   ["total", "Time to the whole answer", PERCENTILES],
   ["speed", "Tokens per second within an answer", [line("Tokens per second", 1, perSecond)]],
   ["shares", "Signals of quality", [line("From the base instead", 1, whole), line("Cut at their most tokens", 2, whole), line("Repeated words", 3, whole)]],
   ["logprob", "How sure the model was", [line("Mean log-probability", 1, (value) => figure(value, 2))]],
-  ["thumbs", "Thumbs", [line("Up", 1, count), line("Down", 2, count)]],
+  ["thumbs", "Thumbs", [counted("Up", 1), counted("Down", 2)]],
 ];
 
 function Queues({ found }) {

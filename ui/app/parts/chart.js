@@ -1,5 +1,5 @@
 // Curves by uPlot, which is loaded with the first of them. Colours are the style sheet's, in light and in dark.
-import { figure } from "./format.js";
+import { day, figure, minute } from "./format.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 
 const WHOLE = Array.from({ length: 8 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat(); // there is no half step
@@ -95,7 +95,7 @@ function optionsOf(element, series, { isTime, height, min, onMove }) {
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false } },
     axes: [
-      { ...axis, size: 34, ...(isTime ? {} : { incrs: WHOLE }) },
+      { ...axis, size: 34, ...(isTime ? { values: moments } : { incrs: WHOLE }) },
       ...sides.map((name, i) => ({ ...axis, scale: name, side: i ? 1 : 3, size: 58, grid: i ? { show: false } : axis.grid, ...(formatOf(name) ? { values: (plot, splits) => splits.map(formatOf(name)) } : {}) })),
     ],
     series: [
@@ -111,6 +111,12 @@ function optionsOf(element, series, { isTime, height, min, onMove }) {
     ],
     hooks: { setCursor: [(plot) => onMove(plot.cursor.idx ?? null)] },
   };
+}
+
+/** Days where the axis has more than two of them, else the time of day. */
+function moments(plot, splits) {
+  const isLong = plot.scales.x.max - plot.scales.x.min > 2 * 86_400;
+  return splits.map((unix) => (isLong ? day(unix) : minute(unix)));
 }
 
 function padded(low, high, min) {

@@ -2,6 +2,8 @@
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const dayAlone = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const minuteAlone = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
 
@@ -57,6 +59,10 @@ export function short(value) {
 
 export const time = (unix) => (isNumber(unix) ? moment.format(unix * 1000) : DASH);
 export const timeOfDay = (unix) => (isNumber(unix) ? clock.format(unix * 1000) : DASH);
+
+/** For axes of time. */
+export const day = (unix) => dayAlone.format(unix * 1000);
+export const minute = (unix) => minuteAlone.format(unix * 1000);
 
 export function ago(unix, now = Date.now() / 1000) {
   if (!isNumber(unix)) return DASH;
