@@ -64,6 +64,7 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("POST", "/v1/uploads/{upload_id}/cancel"): _TRAIN,
     # Training
     ("POST", "/fine-tuning/setup"): _TRAIN,
+    ("POST", "/fine-tuning/estimate"): _READ,
     ("POST", "/fine-tuning/train"): _TRAIN,
     ("GET", "/fine-tuning/status"): _READ,
     ("GET", "/fine-tuning/jobs"): _READ,

@@ -18,6 +18,7 @@ from api.batches.endpoints import router as batches
 from api.completions.endpoints import router as completions
 from api.documents.endpoints import router as documents
 from api.errors import add_error_handlers, error_responses
+from api.estimates.endpoints import router as estimates
 from api.exports.endpoints import router as exports
 from api.files.endpoints import router as files
 from api.fine_tuning.endpoints import router as fine_tuning
@@ -55,6 +56,7 @@ ROUTERS = (
     files,
     uploads,
     fine_tuning,
+    estimates,
     fine_tuning_jobs,
     jobs,
     batches,

@@ -22,8 +22,17 @@ from shared.training_config import FineTuningConfig
 
 def create_setup(session: Session, project: str, settings: Settings, request: SetupRequest) -> Created[SetupAnswer]:
     """The setup job and, unless the client does not want it, the training job that waits for it."""
+    parameters = setup_parameters(session, project, settings, request)
+    job = add_setup(session, project, parameters)
+    training = add_training(session, job, parameters.adapter, parameters.config) if request.train else None
+    answer = SetupAnswer(job_id=job.id, training_job_id=training.id if training else None, status=job.status)
+    return Created(answer, job)
+
+
+def setup_parameters(session: Session, project: str, settings: Settings, request: SetupRequest) -> SetupParameters:
+    """What the request asks for, in full; raises what is wrong with it."""
     model = check_model(request.named_model() or settings.base_model, settings)
-    parameters = validated(
+    return validated(
         SetupParameters,
         {
             "document_ids": _document_ids(session, project, request),
@@ -35,10 +44,6 @@ def create_setup(session: Session, project: str, settings: Settings, request: Se
             "config": config_of(request, model_name=model),
         },
     )
-    job = add_setup(session, project, parameters)
-    training = add_training(session, job, parameters.adapter, parameters.config) if request.train else None
-    answer = SetupAnswer(job_id=job.id, training_job_id=training.id if training else None, status=job.status)
-    return Created(answer, job)
 
 
 def create_training(session: Session, project: str, request: TrainRequest) -> Created[TrainAnswer]:

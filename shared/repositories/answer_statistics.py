@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from shared.models import AnswerRecord
@@ -123,7 +123,7 @@ def _floored(value: ColumnElement[float]) -> ColumnElement[int]:
     return whole - case((whole > value, 1), else_=0)
 
 
-def _two_digits(value: ColumnElement[float]) -> ColumnElement[float]:
+def _two_digits(value: SQLColumnExpression[float]) -> ColumnElement[float]:
     """Counted in tenths below 10, in ones below 100, in tens below 1,000 and so on: few values for a histogram."""
     steps = [(value < 100 * power, func.round(value / power) * power) for power in _POWERS]
     return case(*steps, else_=func.round(value / 100_000.0) * 100_000.0)

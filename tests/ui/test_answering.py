@@ -125,7 +125,7 @@ def test_an_answer_is_stopped(someone: Visitor) -> None:
 def test_what_the_api_refuses_is_said_in_its_words(someone: Visitor) -> None:
     page = someone.open(f"playground?model={NAME}")
     ask(page, "word " * 2000)
-    expect(page.get_by_role("alert").locator("code")).to_have_text("prompt_too_long")
+    expect(page.get_by_role("alert").locator("code")).to_have_text("context_length_exceeded")
 
 
 def test_an_answer_of_the_base_in_an_adapters_place_says_so(someone: Visitor) -> None:
