@@ -49,7 +49,7 @@ class StreamError(ErrorAnswer):
 
     @classmethod
     def of(cls, error: FinetunedError) -> StreamError:
-        return cls(error=error.code, detail=error.detail, retryable=error.status in _MAY_PASS)
+        return cls(error=error.code, detail=error.detail, param=error.param, retryable=error.status in _MAY_PASS)
 
 
 class OpenAIError(BaseModel):
