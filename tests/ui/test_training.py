@@ -75,6 +75,18 @@ def test_a_wrong_field_has_its_error_beside_it_and_the_draft_survives_a_reload(
     expect(page.get_by_label("Adapter", exact=True)).to_have_value("")
 
 
+def test_what_it_will_take_is_said_before_it_is_started(someone: Visitor, stack: RunningStack) -> None:
+    stack.upload(("something.txt", "There must be something to learn."))
+    page = someone.open("train")
+    estimate = page.get_by_role("region", name="Estimate")
+    expect(estimate.locator("dt", has_text="Steps")).to_be_visible()
+    before = estimate.locator(".figures").inner_text()
+    page.get_by_label("Epochs").fill("40")
+    expect(estimate.locator(".figures")).not_to_have_text(before)
+    page.get_by_label("Epochs").fill("0")
+    expect(estimate).to_contain_text("num_epochs: Input should be greater than or equal to 1")
+
+
 def test_a_failed_job_says_what_went_wrong_and_what_to_do(someone: Visitor, stack: RunningStack) -> None:
     stack.upload(("something.txt", "There must be something to learn."))
     page = someone.open("train")

@@ -152,7 +152,7 @@ const OTHERS = {
   learning_rate: ["Learning rate", { label: "Learning rate", className: "series-3", format: short }],
   tokens_per_second: ["Speed", { label: "Tokens per second", className: "series-1", format: (value) => count(Math.round(value)) }],
   memory_bytes: ["Memory", { label: "Memory", className: "series-2", format: bytes }],
-  gradient_norm: ["Gradient norm", { label: "Gradient norm", className: "series-3" }],
+  gradient_norm: ["Gradient", { label: "Gradient norm", className: "series-3" }],
 };
 
 function Curves({ log }) {

@@ -1,5 +1,6 @@
 // Train: which documents, on which base model, under which name, and the few options that matter; the rest is folded away.
 import { create, get } from "../api.js";
+import { Estimate } from "../parts/estimate.js";
 import { Empty, Loading, Problem } from "../parts/feedback.js";
 import { bytes, plural } from "../parts/format.js";
 import { Field } from "../parts/field.js";
@@ -110,6 +111,7 @@ function Form({ schema, models, adapters }) {
         ${fields.map((one) => one.name).filter((name) => !MAIN.includes(name)).map(draw)}
       </div>
     </details>
+    ${(draft.isAll || draft.documents.length > 0) && html`<${Estimate} body=${body} />`}
     ${!named && html`<${Problem} error=${error} title="It was not started" />`}
     <div class="actions">
       <button class="primary" disabled=${isBusy || (!draft.isAll && !draft.documents.length)}>Start training</button>
