@@ -79,7 +79,7 @@ def test_what_it_will_take_is_said_before_it_is_started(someone: Visitor, stack:
     stack.upload(("something.txt", "There must be something to learn."))
     page = someone.open("train")
     estimate = page.get_by_role("region", name="Estimate")
-    expect(estimate.locator("dt", has_text="Steps")).to_be_visible()
+    expect(estimate.locator(".figures dt", has_text="Steps")).to_be_visible()
     before = estimate.locator(".figures").inner_text()
     page.get_by_label("Epochs").fill("40")
     expect(estimate.locator(".figures")).not_to_have_text(before)

@@ -176,6 +176,10 @@ function Result({ job }) {
   if (job.kind === "training" && result.version) return html`<section class="card" aria-label="Result">
     <h2>Published as ${result.adapter}@${result.version}</h2>
     <p>${comparison(result.metrics)}</p>
+    <div class="actions">
+      <a class="button primary" href=${href("playground", { model: `${result.adapter}@${result.version}`, against: job.model })}>Ask it</a>
+      <a class="button" href=${href("adapters", result.adapter)}>Look at its versions</a>
+    </div>
   </section>`;
   if (job.kind !== "setup") return null;
   const failed = result.failed_documents ?? [];
