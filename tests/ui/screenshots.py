@@ -49,7 +49,11 @@ def prepare(stack: RunningStack) -> dict[str, str]:
         assert stack.wait(one["training_job_id"], timeout_seconds=900)["status"] == "succeeded"
     for question in ("How many days of leave do I get?", "Who founded the company?", "What is the wifi called?"):
         stack.ask(question, adapter="handbook", max_new_tokens=24)
-    return {**{name: name for name in page_names()}, "job": f"jobs/{made[0]['training_job_id']}"}
+    return {
+        **{name: name for name in page_names()},
+        "job": f"jobs/{made[0]['training_job_id']}",
+        "adapter": "adapters/handbook",
+    }
 
 
 def take(browser: Browser, stack: RunningStack, name: str, place: str, **how: Any) -> None:

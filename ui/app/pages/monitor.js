@@ -19,14 +19,14 @@ const perSecond = (value) => (value === null || value === undefined ? DASH : sho
 export default function Monitor() {
   const [hours, setHours] = useQuery("hours", "24");
   const [adapter, setAdapter] = useQuery("adapter");
-  const seen = useLoaded((signal) => get("/monitoring", { hours, adapter }, signal), [hours, adapter], { everySeconds: 5 });
+  const seen = useLoaded((signal) => get("/monitoring", { hours, adapter }, signal), [hours, adapter], { everySeconds: Number(hours) > 24 ? 60 : 5 }); // a month of answers takes seconds to add up
   const status = useLoaded((signal) => get("/fine-tuning/status", {}, signal), [], { everySeconds: 10 });
   const found = seen.data;
   return html`
     <div class="page-head">
       <div>
         <h1 tabindex="-1">Monitor</h1>
-        <p>What waits, who works, and how the answers come. It is renewed every few seconds.</p>
+        <p>What waits, who works, and how the answers come. It renews itself.</p>
       </div>
     </div>
     <div class="filters" role="group" aria-label="What is shown">
