@@ -48,8 +48,9 @@ class StreamError(ErrorAnswer):
     retryable: bool
 
     @classmethod
-    def of(cls, error: FinetunedError) -> StreamError:
-        return cls(error=error.code, detail=error.detail, param=error.param, retryable=error.status in _MAY_PASS)
+    def body_of(cls, error: FinetunedError) -> dict[str, Any]:
+        said = cls(error=error.code, detail=error.detail, param=error.param, retryable=error.status in _MAY_PASS)
+        return said.model_dump(exclude_none=True)
 
 
 class OpenAIError(BaseModel):

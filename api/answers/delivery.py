@@ -87,7 +87,7 @@ async def _events(pending: PendingAnswer, pieces: AsyncIterator[Token | Ending])
             else:
                 yield sse_event("answer", query_answer(pending.question, piece.answer))
     except FinetunedError as error:  # the status has left already
-        yield sse_event("error", StreamError.of(error).model_dump(exclude_none=True))
+        yield sse_event("error", StreamError.body_of(error))
     finally:
         pending.close()
 

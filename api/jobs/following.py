@@ -40,7 +40,7 @@ async def follow(followed: Followed, after: int) -> AsyncIterator[bytes]:
         try:
             status, events = await run_in_threadpool(_news, followed, after)
         except DatabaseUnavailable as error:
-            yield sse_event("error", StreamError.of(error))
+            yield sse_event("error", StreamError.body_of(error))
             return
         for event in events:
             after = event.id
@@ -49,7 +49,9 @@ async def follow(followed: Followed, after: int) -> AsyncIterator[bytes]:
             yield sse_event("end", {"status": status})
             return
         if followed.stopping.is_set():
-            yield sse_event("error", StreamError.of(Stopping("The service is being stopped; come back in a moment.")))
+            yield sse_event(
+                "error", StreamError.body_of(Stopping("The service is being stopped; come back in a moment."))
+            )
             return
         if events:
             spoke_at = time.monotonic()
