@@ -1,4 +1,4 @@
-"""`python -m tests.readme`: writes the README's tree, settings and faults anew; a test sees when they are old."""
+"""`python -m tests.readme`: writes the README's tree anew; a test sees when it is old. Also the table of faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.settings import Settings
 from tests.faults.registry import GOALS
 
 ROOT = Path(__file__).parent.parent
@@ -32,17 +31,6 @@ def tree() -> str:
     return "\n".join(["```", *lines, *(_line(name, 0, text) for name, text in OTHERS.items()), "```"])
 
 
-def settings() -> str:
-    """A table of every setting."""
-    rows = ["| variable | default | what it is |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        variable = alias.choices[0] if alias is not None and not isinstance(alias, str) else f"FINETUNED_{name.upper()}"  # type: ignore[union-attr]
-        default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
-        rows.append(f"| `{variable}` | {'–' if default is None else f'`{default}`'} | {field.description} |")
-    return "\n".join(rows)
-
-
 def faults() -> str:
     """A table of what `make faults` found the last time."""
     rows = ["| goal | promise | tried | broken | seconds | measured |", "| --- | --- | --- | --- | --- | --- |"]
@@ -58,11 +46,9 @@ def faults() -> str:
 
 
 def renewed(text: str) -> str:
-    """The README's text with these parts as they are now."""
-    for name, part in (("tree", tree()), ("settings", settings()), ("faults", faults())):
-        marked = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
-        text = re.sub(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _, new=marked: new, text, flags=re.DOTALL)
-    return text
+    """The README's text with its tree as it is now."""
+    marked = f"<!-- tree -->\n{tree()}\n<!-- /tree -->"
+    return re.sub("<!-- tree -->.*?<!-- /tree -->", lambda _: marked, text, flags=re.DOTALL)
 
 
 def _folder(folder: Path, depth: int) -> Iterator[str]:
