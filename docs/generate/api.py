@@ -13,6 +13,7 @@ from docs.generate.markdown import code, table
 from docs.generate.schemas import Schema, bounds, example, kind_of, request_example, resolved
 from shared.settings import Settings
 
+NAVIGATION = "          # and a page for each resource, from the code\n"
 _JSON = "application/json"
 _INTRODUCTION = """# The HTTP API
 
@@ -34,6 +35,12 @@ def pages() -> dict[str, str]:
         f"reference/api/{_slug(tag)}.md": _page(tag, operations, document) for tag, operations in resources.items()
     }
     return {**found, "reference/api/index.md": _overview(resources)}
+
+
+def navigation() -> str:
+    """The resources' lines in the site's navigation, in place of `NAVIGATION`."""
+    document = create_app(Settings(_env_file=None)).openapi()
+    return "".join(f'          - "{_title(tag)}": reference/api/{_slug(tag)}.md\n' for tag in _by_resource(document))
 
 
 def _by_resource(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
@@ -125,7 +132,7 @@ def _first(operation: Schema) -> str:
 
 def _title(tag: str) -> str:
     return {"OpenAI": "OpenAI: models and answers", "files": "OpenAI: files", "uploads": "OpenAI: uploads"}.get(
-        tag, tag[:1].upper() + tag[1:]
+        tag, (tag[:1].upper() + tag[1:]).replace("Openai", "OpenAI")
     )
 
 

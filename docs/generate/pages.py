@@ -19,7 +19,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/configuration.md": configuration.page,
     "reference/metrics.md": metrics.page,
 }
-_MARK = re.compile(r"<!-- (?P<kind>contracts|faults|life|result (?P<result>[\w-]+)) -->")
+_MARK = re.compile(r"<!-- (?P<kind>contracts|faults|result (?P<result>[\w-]+)|readme (?P<section>[^>]+)) -->")
 _BUILT = ("generate", "__pycache__")
 
 
@@ -27,36 +27,42 @@ def stage(site: Path) -> None:
     """Writes the site's configuration into `site`, and every page and picture into its `pages`, emptied first."""
     folder = site / "pages"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copy(DOCS / "mkdocs.yml", _place(site / "mkdocs.yml"))
+    with_resources = (DOCS / "mkdocs.yml").read_text(encoding="utf-8").replace(api.NAVIGATION, api.navigation())
+    _place(site / "mkdocs.yml").write_text(with_resources, encoding="utf-8")
     for source in sorted(DOCS.rglob("*")):
         path = source.relative_to(DOCS)
         if path.parts[0] in _BUILT or source.is_dir() or source.suffix in (".py", ".pyc", ".yml"):
             continue
         _place(folder / path).write_bytes(
-            filled(source.read_text(encoding="utf-8")).encode() if source.suffix == ".md" else source.read_bytes()
+            filled(source.read_text(encoding="utf-8"), "../" * (len(path.parts) - 1)).encode()
+            if source.suffix == ".md"
+            else source.read_bytes()
         )
     for name, text in {**{name: page() for name, page in PAGES.items()}, **api.pages()}.items():
         _place(folder / name).write_text(text, encoding="utf-8")
     plots.draw(_place(folder / "images" / "plot").parent)
 
 
-def filled(text: str) -> str:
-    """A page with what its marks stand for: a benchmark's tables, the faults that were tried, the import contracts."""
+def filled(text: str, up: str) -> str:
+    """A page with what its marks stand for: a benchmark's tables, the faults that were tried, the import contracts, a
+    section of the README. `up` leads from the page to the site's first folder."""
 
     def part(mark: re.Match[str]) -> str:
         if mark["result"]:
             return result(mark["result"])
-        return {"faults": faults, "contracts": architecture.contracts, "life": life}[mark["kind"]]()
+        if mark["section"]:
+            return section(mark["section"]).replace("](docs/", f"]({up}")
+        return {"faults": faults, "contracts": architecture.contracts}[mark["kind"]]()
 
     return _MARK.sub(part, text)
 
 
-def life() -> str:
-    """A document's life, as the README tells it."""
+def section(title: str) -> str:
+    """What the README says below a heading."""
     text = README.read_text(encoding="utf-8")
-    found = re.search(r"^## A document's life\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)
     if found is None:
-        raise ValueError("the README does not tell a document's life any more")
+        raise ValueError(f"the README has no section {title!r} any more")
     return found[1].strip()
 
 
