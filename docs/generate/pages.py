@@ -51,7 +51,7 @@ def filled(text: str, up: str) -> str:
         if mark["result"]:
             return result(mark["result"])
         if mark["section"]:
-            return section(mark["section"]).replace("](docs/", f"]({up}")
+            return re.sub(r'(\]\(|src=")docs/', rf"\g<1>{up}", section(mark["section"]))
         return {"faults": faults, "contracts": architecture.contracts}[mark["kind"]]()
 
     return _MARK.sub(part, text)
