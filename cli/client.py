@@ -33,14 +33,15 @@ class ServerEvent:
 class Client:
     """Calls the API at `url`, with an API key or without. Safe to use from several threads."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, *, timeout_seconds: float | None = None) -> None:
         self.url = url.rstrip("/")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise CommandError("FINETUNED_API_KEY is no API key; `finetuned keys create` shows one.")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         is_local = urlsplit(url).hostname in _LOOPBACK
+        timeout = _TIMEOUT if timeout_seconds is None else httpx.Timeout(timeout_seconds)
         # No proxy to ourselves.
-        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_local, headers=headers)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not is_local, headers=headers)
 
     def close(self) -> None:
         self._http.close()
@@ -61,6 +62,10 @@ class Client:
             except OSError as error:
                 raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
             return list(self._call("POST", "/documents", files=files)["data"])
+
+    def documents(self, limit: int) -> list[Json]:
+        """The newest documents, newest first."""
+        return self._list("/documents", limit)
 
     # Jobs
 
@@ -143,6 +148,10 @@ class Client:
                     raise RequestRefused(str(event.data.get("detail", "The answer broke off.")))
                 yield event
 
+    def query(self, question: Json) -> Json:
+        """The answer to a `POST /query` body, with its sources and who gave it."""
+        return self._call("POST", "/query", json=question, timeout=_ANSWER_SECONDS)
+
     # Keys
 
     def create_key(self, wanted: Json) -> Json:
@@ -156,6 +165,14 @@ class Client:
         return self._call("DELETE", f"/keys/{_segment(key_id)}")
 
     # The installation
+
+    def models(self) -> list[Json]:
+        """The base models that the installation allows."""
+        return list(self._call("GET", "/models")["data"])
+
+    def newest(self, path: str, limit: int) -> list[Json]:
+        """The first items of any list, newest first."""
+        return self._list(path, limit)
 
     def status(self) -> Json:
         return self._call("GET", "/fine-tuning/status")

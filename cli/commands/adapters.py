@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from cli.client import Json
+from cli.commands.completion import adapter_names
 from cli.commands.options import AdapterName, AsJson, open_client
 from cli.output import number, print_json, print_line, print_table, when
 
 
 def adapters(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this adapter's versions.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show this adapter's versions.", autocompletion=adapter_names)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the adapters, or the versions of one."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Client, Json
+from cli.commands.completion import adapter_names
 from cli.commands.options import AsJson, open_client
 from cli.errors import RequestRefused
 from cli.output import note, print_json
@@ -14,7 +15,9 @@ from cli.output import note, print_json
 
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    adapter: Annotated[str | None, typer.Option(help="Which adapter; default: the one published last.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Which adapter; default: the one published last.", autocompletion=adapter_names)
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Which of its versions; default: the live one.")] = None,
     model: Annotated[str | None, typer.Option(help="Ask this base model itself instead of an adapter.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,

@@ -1,4 +1,4 @@
-"""`finetuned upload`: documents to learn from."""
+"""`finetuned upload` and `finetuned documents`: what is learned from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from cli.client import Client, Json, check_accepted
 from cli.commands.options import AsJson, open_client
-from cli.output import note, print_json, print_table, size
+from cli.output import note, print_json, print_table, size, when
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pdf, docx, html, md, txt, csv or jsonl files.")]
 
@@ -24,6 +24,22 @@ def upload(files: Files, as_json: AsJson = False) -> None:
     else:
         print_table(("ID", "FILE", "KIND", "SIZE", ""), [_row(one) for one in uploaded], if_empty="No file.")
     check_accepted(uploaded)
+
+
+def documents(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest documents."""
+    with open_client() as client:
+        found = client.documents(limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["filename"], one["kind"], size(one["size_bytes"]), when(one["created_at"])) for one in found
+    ]
+    print_table(("ID", "FILE", "KIND", "SIZE", "UPLOADED"), rows, if_empty="No document yet; `finetuned upload FILE…`.")
 
 
 def upload_for_training(client: Client, files: Sequence[Path]) -> list[str]:

@@ -53,11 +53,16 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")], as_json: AsJson = False
+) -> None:
     """End a key for good."""
     with open_client() as client:
-        client.revoke_key(key_id)
-    print_line(f"{key_id} is revoked.")
+        revoked = client.revoke_key(key_id)
+    if as_json:
+        print_json(revoked)
+    else:
+        print_line(f"{key_id} is revoked.")
 
 
 def _row(one: Json) -> tuple[object, ...]:

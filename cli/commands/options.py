@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 
 from cli.client import Client
+from cli.commands.completion import adapter_names, job_ids
 from cli.settings import client_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `finetuned jobs` shows it.")]
-AdapterName = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="The job's id, as `finetuned jobs` shows it.", autocompletion=job_ids)
+]
+AdapterName = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name.", autocompletion=adapter_names)]
 
 
 def open_client() -> Client:

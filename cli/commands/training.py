@@ -9,19 +9,21 @@ import typer
 from rich.console import Console
 
 from cli.client import Client, Json
+from cli.commands.completion import adapter_names
 from cli.commands.documents import upload_for_training
 from cli.commands.options import AsJson, open_client
+from cli.errors import INTERRUPTED
 from cli.following import follow, succeeded, view_for
 from cli.output import note, print_json, print_line
-
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 
 def train(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE…", help="What to learn; default: all uploaded documents.")
     ] = None,
-    adapter: Annotated[str, typer.Option(help="Name under which the version is published.")] = "default",
+    adapter: Annotated[
+        str, typer.Option(help="Name under which the version is published.", autocompletion=adapter_names)
+    ] = "default",
     model: Annotated[str | None, typer.Option(help="Base model; default: the installation's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times that every example is seen.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
@@ -60,7 +62,7 @@ def follow_to_version(client: Client, created: Json) -> Json:
     except KeyboardInterrupt:
         job_id = created["training_job_id"]
         note(f"The training goes on. Follow it: finetuned job {job_id} --follow; end it: finetuned cancel {job_id}")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _show_started(created: Json, as_json: bool) -> None:

@@ -29,9 +29,9 @@ from tests.api.fake_worker import FakeWorker, echo, refuse
 from tests.cli.conftest import Run, eventually, run_command
 
 
-def assert_failed(result: Result, sentence: str) -> None:
-    """Exit code 1, one line on standard error, nothing else, no traceback."""
-    assert result.exit_code == 1
+def assert_failed(result: Result, sentence: str, exit_code: int = 1) -> None:
+    """The exit code, one line on standard error, nothing else, no traceback."""
+    assert result.exit_code == exit_code
     assert result.stderr == f"Error: {sentence}\n"
     assert isinstance(result.exception, SystemExit)
 
@@ -379,7 +379,7 @@ def test_a_service_that_is_not_there_says_how_to_start_it() -> None:
 
         result = run_command("status", "--json", url=url)
 
-    assert_failed(result, f"Nothing answers at {url}; start the service with `finetuned up`, or set FINETUNED_URL.")
+    assert_failed(result, f"Nothing answers at {url}; start the service with `finetuned up`, or set FINETUNED_URL.", 3)
 
 
 @pytest.fixture
