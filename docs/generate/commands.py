@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from cli.errors import EXIT_CODES
 from cli.main import app
 from docs.generate.markdown import code, table
 
@@ -16,15 +17,18 @@ _ROOT = Path(__file__).parents[2]
 _INTRODUCTION = """# The command
 
 `finetuned` is a client of the HTTP API, and `finetuned up` starts the whole service. `FINETUNED_URL` names the service
-to talk to and `FINETUNED_API_KEY` its key; the default is the local stack. Most commands take `--json`, for programs.
-It exits with 0 when all went well, 1 when it did not (a sentence says why), 2 when it was called wrongly.
+to talk to and `FINETUNED_API_KEY` its key; the default is the local stack. Every command but `up` takes `--json`: then
+standard output holds JSON and nothing else; progress and remarks go to standard error. Where there is no terminal there
+are no colours and nothing is drawn over. `finetuned --install-completion` lets the shell complete commands, and names
+and ids that the service knows.
 """
 
 
 def page() -> str:
     """Every command with its arguments and options."""
     root: Any = typer.main.get_command(app)
-    return "\n".join([_INTRODUCTION, *_sections(root, "finetuned")])
+    codes = table(("exit code", "what it means"), EXIT_CODES.items()) + "\n"
+    return "\n".join([_INTRODUCTION, codes, *_sections(root, "finetuned")])
 
 
 def _sections(group: Any, prefix: str) -> Iterator[str]:
