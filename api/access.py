@@ -24,6 +24,7 @@ _READ: Final[Scope] = "read"
 _QUERY: Final[Scope] = "query"
 _TRAIN: Final[Scope] = "train"
 _ADMIN: Final[Scope] = "admin"
+_OPERATOR: Final[Scope] = "operator"  # whatever shows or changes more than the key's own project
 
 # Method and path of every route, and the scope that it takes. A route that is missing here is refused, and a test
 # fails for it. `/docs`, `/openapi.json` and the pages' files in `/ui/` belong to no project and are served without a
@@ -35,9 +36,9 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("DELETE", "/session"): "public",
     ("GET", "/health/live"): "public",
     ("GET", "/health/ready"): "public",
-    ("GET", "/metrics"): _ADMIN,  # shows all projects
-    ("GET", "/maintenance/doctor"): _ADMIN,  # looks at all projects
-    ("POST", "/maintenance/doctor"): _ADMIN,
+    ("GET", "/metrics"): _OPERATOR,
+    ("GET", "/maintenance/doctor"): _OPERATOR,
+    ("POST", "/maintenance/doctor"): _OPERATOR,
     ("POST", "/keys"): _ADMIN,
     ("GET", "/keys"): _ADMIN,
     ("DELETE", "/keys/{key_id}"): _ADMIN,
@@ -119,6 +120,10 @@ _NOT_YET = (
     "Without an API key only the machine itself is served: create one there with `finetuned keys create`, "
     "and send it as `Authorization: Bearer …`."
 )
+_NOT_OPERATOR = (
+    "This shows all projects and takes a key with the scope operator; `python -m api.keys create --scope operator "
+    "--name NAME` makes one, on the service's machine."
+)
 _UNLISTED = "Nobody may use this route: it has no entry in the table of scopes."
 
 
@@ -136,7 +141,8 @@ async def authorize(request: Request) -> Caller:
     if not is_served(caller, request, services):
         raise InvalidApiKey(_NOT_YET)
     if not caller.may(scope):
-        raise InsufficientScope(f"This API key has not the scope {scope}; use one that has.")
+        missing = f"This API key has not the scope {scope}; use one that has."
+        raise InsufficientScope(_NOT_OPERATOR if scope == "operator" else missing)
     return caller
 
 

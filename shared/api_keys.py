@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection
 from typing import Literal, get_args
 
-Scope = Literal["read", "query", "train", "admin"]
+Scope = Literal["read", "query", "train", "admin", "operator"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PROJECT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"  # part of fine-tuned models' names
 
@@ -32,5 +32,6 @@ def shown_prefix(secret: str) -> str:
 
 
 def allows(scopes: Collection[str], needed: Scope) -> bool:
-    """Whether a key with these scopes may do what takes that one; `admin` includes all others."""
-    return needed in scopes or "admin" in scopes
+    """Whether a key with these scopes may do what takes that one. `admin` includes all others of its project;
+    `operator`, which reaches beyond it, stands for itself alone."""
+    return needed in scopes or ("admin" in scopes and needed != "operator")

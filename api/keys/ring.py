@@ -36,7 +36,7 @@ class Caller:
         return allows(self.scopes, scope)
 
 
-KEYLESS = Caller(DEFAULT_PROJECT, frozenset({"admin"}))
+KEYLESS = Caller(DEFAULT_PROJECT, frozenset({"admin", "operator"}))
 
 
 class KeyRing:

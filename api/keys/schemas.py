@@ -11,6 +11,10 @@ from shared.models import ApiKey
 from shared.repositories.keys import KeyLimits
 
 _MOST = 2**53
+_SCOPES = (
+    "What it may do; admin includes all others but operator, which opens what shows all projects. The first key is an "
+    "operator's as well."
+)
 
 
 class KeyRequest(BaseModel):
@@ -19,7 +23,7 @@ class KeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$", description="What people call it.")
-    scopes: tuple[Scope, ...] = Field(min_length=1, description="What it may do; admin includes all others.")
+    scopes: tuple[Scope, ...] = Field(min_length=1, description=_SCOPES)
     requests_per_minute: int | None = Field(None, ge=0, le=_MOST)
     upload_bytes_per_day: int | None = Field(None, ge=0, le=_MOST)
     max_queued_jobs: int | None = Field(None, ge=0, le=_MOST)

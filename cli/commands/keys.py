@@ -18,7 +18,7 @@ Limit = Annotated[int | None, typer.Option(min=0, help="0: none; left out: the i
 @app.command()
 def create(
     name: Annotated[str, typer.Option(help="What people call it.")],
-    scopes: Annotated[list[str], typer.Option("--scope", help="read, query, train or admin; may be repeated.")],
+    scopes: Annotated[list[str], typer.Option("--scope", help="read, query, train, admin, operator; may be repeated.")],
     requests_per_minute: Limit = None,
     upload_bytes_per_day: Limit = None,
     max_queued_jobs: Limit = None,

@@ -14,8 +14,8 @@ from worker.jobs.telemetry import Telemetry
 _INTRODUCTION = """# Metrics
 
 What `GET /metrics` shows, in Prometheus' text format, beside the counts and times of requests; and what a worker shows
-on its own port (`FINETUNED_METRICS_PORT`). The former takes a key of scope `admin` once there are keys, and shows all
-projects. Prometheus and a Grafana dashboard are set up by `docker compose --profile monitoring up`;
+on its own port (`FINETUNED_METRICS_PORT`). The former takes a key of scope `operator` once there are keys, and shows
+all projects. Prometheus and a Grafana dashboard are set up by `docker compose --profile monitoring up`;
 [Watch it](../guides/watch.md) says how.
 """
 

@@ -161,8 +161,7 @@ def test_its_owner_reaches_all_of_it(owned: Owned, owner: Visitor) -> None:
 
 
 def test_no_list_holds_what_another_project_has(owned: Owned, owner: Visitor, stranger: Visitor) -> None:
-    of_all = ("/metrics", "/maintenance/doctor")
-    lists = [path for method, path in SCOPES if method == "GET" and "{" not in path and path not in of_all]
+    lists = [path for (method, path), scope in SCOPES.items() if _is_list(method, path) and scope != "operator"]
     for path in lists:
         found = stranger("GET", path)
         assert found.status_code in (200, 503), path
@@ -170,6 +169,21 @@ def test_no_list_holds_what_another_project_has(owned: Owned, owner: Visitor, st
     assert owned.ids["document_id"] in owner("GET", "/documents").text
     status = stranger("GET", "/fine-tuning/status").json()
     assert (status["trained"], status["queued_jobs"], status["adapter"]) == (False, 0, None)
+
+
+def test_what_shows_all_projects_is_closed_to_the_admin_of_one(
+    owned: Owned, owner: Visitor, stranger: Visitor, rows: Database
+) -> None:
+    before = _contents(rows)
+    of_all = [(method, path) for (method, path), scope in SCOPES.items() if scope == "operator"]
+    assert ("GET", "/metrics") in of_all
+    for visitor in (owner, stranger):
+        for method, path in of_all:
+            refused = visitor(method, path, **({"json": {"fix": True}} if method == "POST" else {}))
+            assert refused.status_code == 403, path
+            assert "python -m api.keys create --scope operator" in refused.json()["detail"]
+        assert visitor("POST", "/keys", json={"name": "more", "scopes": ["operator"]}).status_code == 403
+    assert _contents(rows) == before
 
 
 def test_another_project_s_id_is_no_cursor(owned: Owned, stranger: Visitor) -> None:
@@ -247,6 +261,10 @@ def test_a_name_may_be_used_in_both_projects(owned: Owned, stranger: Visitor, ro
     found = stranger("GET", "/fine-tuning/adapters/handbook").json()
     assert [one["version"] for one in found["versions"]] == [1]
     assert stranger("DELETE", "/fine-tuning/adapters/handbook/versions/2").status_code == 404
+
+
+def _is_list(method: str, path: str) -> bool:
+    return method == "GET" and "{" not in path
 
 
 def _made(answer: httpx.Response) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_a_key_is_shown_once_and_listed_without_its_secret(client: TestClient) -
     assert len(secret) > 43 > len(made["prefix"])
     (listed,) = client.get("/keys", headers=sent(secret)).json()["data"]
     assert {**listed, "last_used_at": None} == made
-    assert (made["scopes"], made["max_queued_jobs"], made["project"]) == (["admin"], 5, "default")
+    assert (made["scopes"], made["max_queued_jobs"], made["project"]) == (["admin", "operator"], 5, "default")
     assert secret not in client.get("/keys", headers=sent(secret)).text
 
 
@@ -71,6 +71,27 @@ def test_the_first_key_must_be_able_to_make_others(client: TestClient, scopes: l
         "The first key must have the scope admin: without one, nobody could make others.",
     )
     assert client.get("/keys").json()["data"] == []
+
+
+def test_the_first_key_opens_what_shows_all_projects_and_only_such_a_key_makes_others(client: TestClient) -> None:
+    def make(maker: str, *scopes: str) -> httpx.Response:
+        return client.post("/keys", json={"name": "another", "scopes": scopes}, headers=sent(maker))
+
+    first = client.post("/keys", json=ADMIN).json()["secret"]
+    admin = make(first, "admin").json()
+    assert (client.get("/metrics", headers=sent(first)).status_code, admin["scopes"]) == (200, ["admin"])
+    refused = make(admin["secret"], "read", "operator")
+    assert (refused.status_code, refused.json()) == (
+        403,
+        {
+            "error": "insufficient_scope",
+            "detail": "Only a key with the scope operator can give that scope to another.",
+        },
+    )
+    assert len(client.get("/keys", headers=sent(first)).json()["data"]) == 2
+    scraper = make(first, "operator").json()["secret"]
+    paths = ("/metrics", "/maintenance/doctor", "/documents", "/keys")
+    assert [client.get(path, headers=sent(scraper)).status_code for path in paths] == [200, 200, 403, 403]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +244,19 @@ def test_an_operator_makes_lists_and_revokes_keys_of_any_project(
     client.app.state.services.keys.forget()  # type: ignore[attr-defined]
     operate(["list"], settings)
     assert "\trevoked\t" in capsys.readouterr().out
+
+
+def test_on_the_machine_itself_an_admin_is_made_an_operator_or_not(
+    client: TestClient, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def status(*words: str) -> int:
+        assert operate(["create", "--name", "one", *words], settings) == 0
+        key = sent(capsys.readouterr().out.strip())
+        client.app.state.services.keys.forget()  # type: ignore[attr-defined]
+        return client.get("/metrics", headers=key).status_code
+
+    assert status("--scope", "admin") == 403  # not even as the first: it may be a tenant's
+    assert status("--scope", "admin", "--scope", "operator", "--project", "team-a") == 200
 
 
 def test_what_an_operator_gets_wrong_is_one_sentence(

@@ -107,6 +107,6 @@ def test_without_keys_the_machine_itself_is_signed_in_and_no_other(
 ) -> None:
     here = client.get("/session").json()
     assert (here["signed_in"], here["key_id"]) == (True, None)
-    assert here["scopes"] == ["read", "query", "train", "admin"]
+    assert here["scopes"] == ["read", "query", "train", "admin", "operator"]
     assert from_elsewhere.get("/session").json()["signed_in"] is False
     assert from_elsewhere.post("/session", json={"key": "ft-unknown"}).status_code == 401
