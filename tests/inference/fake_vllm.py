@@ -71,6 +71,10 @@ class Request:
     said: list[int] = field(default_factory=list)
 
 
+class EngineDeadError(Exception):
+    """What every call raises once the engine's own process is gone."""
+
+
 Script = Callable[[Request], list[int]]  # all tokens of an answer
 
 
@@ -86,6 +90,7 @@ class LLMEngine:
     aborted: list[str] = field(default_factory=list)
     loras: list[int] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
+    is_dead: bool = False
     reason: str = "stop"
     tokens_a_step: int = 1
 
@@ -118,6 +123,8 @@ class LLMEngine:
         return bool(self.requests)
 
     def add_lora(self, lora_request: LoRARequest) -> bool:
+        if self.is_dead:
+            raise EngineDeadError("EngineCore encountered an issue.")
         if lora_request.lora_name in self.refuses:
             raise Exception("Call to add_lora method failed")  # as its client of another process does
         self.loras.append(lora_request.lora_int_id)

@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import AdapterBroken, AnswerTimeout, BaseModelUnsupported, FinetunedError, PromptTooLong, Unavailable
 from shared.settings import Settings
-from tests.inference.fake_vllm import DELTA, LLMEngine, SamplingParams, Script, fake_vllm
+from tests.inference.fake_vllm import DELTA, EngineDeadError, LLMEngine, SamplingParams, Script, fake_vllm
 from tests.inference.tiny import make_tokenizer, save_adapter, save_model, set_rank
 from worker.inference.engine import Output
 from worker.inference.models import load_base
@@ -207,6 +207,15 @@ def test_an_adapter_that_cannot_be_served_ends_its_question_alone(tmp_path: Path
     )
     assert "rank is 65" in str(errors["large"])
     assert [request.request_id for request in bench.vllm.seen] == ["fine"]
+
+
+def test_an_engine_that_is_dead_breaks_no_adapter_but_ends_the_worker(adapters: list[AdapterFiles]) -> None:
+    bench = Bench(says("x"))
+    bench.vllm.is_dead = True
+    for use in (lambda: bench.submit(adapter=adapters[0]), lambda: bench.engine.preload(adapters[0])):
+        with pytest.raises(EngineDeadError):
+            use()
+    assert bench.engine.loaded_adapters == []
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,9 @@ class VllmEngine:
         request = self._vllm.lora_request(adapter.key, self._num_loads, str(adapter.folder))
         try:
             is_loaded = self._engine.add_lora(request)
-        except Exception as error:  # what fails in vLLM's own process comes as no narrower class
+        except Exception as error:
+            if not _is_the_adapters_fault(error):
+                raise
             log.warning("vLLM does not load adapter %s", adapter.key, exc_info=error)
             raise AdapterBroken("The adapter's weights do not fit its base model, or cannot be read.") from error
         if not is_loaded:
@@ -332,6 +334,12 @@ def _output(sequence: Sequence, text: str, finished_by: str | None) -> Output:
     text += sequence.text.finish() if sequence.text is not None else ""
     reason: FinishReason = "length" if finished_by == "length" else "stop"
     return Output(sequence, text, reason)
+
+
+def _is_the_adapters_fault(error: Exception) -> bool:
+    """Not where the engine is dead: that has a class of its own, and ends this process. What fails while vLLM's other
+    process loads an adapter comes as no class but the plain one; in one process, as these two."""
+    return type(error) is Exception or isinstance(error, RuntimeError | ValueError)
 
 
 def _check_files(adapter: AdapterFiles) -> None:
