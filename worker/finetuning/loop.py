@@ -102,65 +102,29 @@ def _train(
     plan = Plan.of(len(examples), config)
     patience, device = config.early_stopping_patience, learner.accelerator.device
     evaluation_interval = config.evaluation_interval_steps if held_out else None
-
-    def warn(words: str) -> None:
-        report(Notice(words, "warn"))
-
-    checkpoint = checkpoints.latest(warn) if checkpoints else None
-    learner.accelerator.wait_for_everyone()  # all have read before the first writes
-    if checkpoint:
-        learner.restore(checkpoint.tensors)
-    best = best_in(checkpoint.tensors) if checkpoint else {}
-    position = start = checkpoint.position if checkpoint else Position()
-    saved_at, saved_step = time.monotonic(), position.step
-    report(
-        TrainingStarted(
-            step=position.step,
-            total_steps=plan.total_steps,
-            step_size=plan.step_size,
-            warmup_steps=plan.warmup_steps,
-            num_examples=len(examples),
-            num_held_out=len(held_out),
-            unit=learner.objective.unit,
-            num_parameters=sum(parameter.numel() for parameter in learner.parameters),
-            is_joined=learner.is_joined,
-            max_tokens=learner.split.max_tokens,
-            num_processes=learner.accelerator.num_processes,
-        )
-    )
+    saving = _Saving(learner, config, checkpoints, lambda words: report(Notice(words, "warn")))
+    position, best = saving.resume()
+    start = position
+    report(_started(learner, plan, start, num_examples=len(examples), num_held_out=len(held_out)))
 
     def check_stop() -> None:
         if learner.any_process(should_stop()):
             raise _StopRequested
-
-    def before_evaluating(num_done: int) -> None:
-        check_stop()
-        report(EvaluationProgress(position.step, num_done, len(held_out)))
-
-    def save() -> None:
-        nonlocal saved_at, saved_step
-        if checkpoints and learner.accelerator.is_main_process:
-            checkpoints.save_or_miss(learner.capture() | best, position, warn)
-        saved_at, saved_step = time.monotonic(), position.step
 
     is_stopped = False
     try:
         while True:
             if is_evaluation_step(position.step, plan, evaluation_interval) and position.closed_at != position.step:
                 if held_out:
-                    metrics = learner.evaluate(held_out, step=position.step, before_batch=before_evaluating)
-                    position = with_evaluation(position, metrics)
-                    report(position.evaluations[-1])
-                    for notice in overfitting(position.evaluations, patience):
-                        report(notice)
+                    position = _evaluated(learner, held_out, position, patience, report, check_stop)
                     if patience and best_of(position.evaluations) is position.evaluations[-1]:
                         best = as_best(learner.capture())
                 if is_snapshot_due(position, plan, patience) and learner.accelerator.is_main_process:
                     snapshot(learner.model, config, position)
                 position = replace(position, closed_at=position.step, peak_memory_bytes=_peak(position, device))
-                save()
-            elif is_save_due(config, seconds=time.monotonic() - saved_at, steps=position.step - saved_step):
-                save()
+                saving.save(position, best)
+            elif saving.is_due(position):
+                saving.save(position, best)
             if position.step == plan.total_steps or is_patience_over(position.evaluations, patience):
                 break
             started_at, rate = time.monotonic(), plan.learning_rate_after(position.step)
@@ -181,8 +145,82 @@ def _train(
             report(notice)
     except _StopRequested:
         is_stopped = True
-        save()
+        saving.save(position, best)
     return _outcome(is_stopped, position, plan, patience)
+
+
+class _Saving:
+    """The run's checkpoints: the one that it goes on from, and when the next is due. A disk that is full for a while
+    is told of and ends no run."""
+
+    def __init__(
+        self, learner: Learner, config: FineTuningConfig, checkpoints: Checkpoints | None, warn: Callable[[str], None]
+    ) -> None:
+        self._learner = learner
+        self._config = config
+        self._checkpoints = checkpoints
+        self._warn = warn
+        self._saved_at, self._saved_step = time.monotonic(), 0
+
+    def resume(self) -> tuple[Position, dict[str, torch.Tensor]]:
+        """Restores the newest good checkpoint, if there is one; where it stood, and its best weights."""
+        checkpoint = self._checkpoints.latest(self._warn) if self._checkpoints else None
+        self._learner.accelerator.wait_for_everyone()  # all have read before the first writes
+        if checkpoint:
+            self._learner.restore(checkpoint.tensors)
+        position = checkpoint.position if checkpoint else Position()
+        self._saved_at, self._saved_step = time.monotonic(), position.step
+        return position, best_in(checkpoint.tensors) if checkpoint else {}
+
+    def is_due(self, position: Position) -> bool:
+        seconds, steps = time.monotonic() - self._saved_at, position.step - self._saved_step
+        return is_save_due(self._config, seconds=seconds, steps=steps)
+
+    def save(self, position: Position, best: dict[str, torch.Tensor]) -> None:
+        """Raises `DiskFull`, at the third time in a row that there is no space."""
+        if self._checkpoints and self._learner.accelerator.is_main_process:
+            self._checkpoints.save_or_miss(self._learner.capture() | best, position, self._warn)
+        self._saved_at, self._saved_step = time.monotonic(), position.step
+
+
+def _started(
+    learner: Learner, plan: Plan, position: Position, *, num_examples: int, num_held_out: int
+) -> TrainingStarted:
+    return TrainingStarted(
+        step=position.step,
+        total_steps=plan.total_steps,
+        step_size=plan.step_size,
+        warmup_steps=plan.warmup_steps,
+        num_examples=num_examples,
+        num_held_out=num_held_out,
+        unit=learner.objective.unit,
+        num_parameters=sum(parameter.numel() for parameter in learner.parameters),
+        is_joined=learner.is_joined,
+        max_tokens=learner.split.max_tokens,
+        num_processes=learner.accelerator.num_processes,
+    )
+
+
+def _evaluated(
+    learner: Learner,
+    held_out: Sequence[Learnable],
+    position: Position,
+    patience: int | None,
+    report: Report,
+    check_stop: Callable[[], None],
+) -> Position:
+    """The position that knows the evaluation, which is reported with what there is to say about it."""
+
+    def before_batch(num_done: int) -> None:
+        check_stop()
+        report(EvaluationProgress(position.step, num_done, len(held_out)))
+
+    metrics = learner.evaluate(held_out, step=position.step, before_batch=before_batch)
+    evaluated = with_evaluation(position, metrics)
+    report(evaluated.evaluations[-1])
+    for notice in overfitting(evaluated.evaluations, patience):
+        report(notice)
+    return evaluated
 
 
 @contextmanager
