@@ -7,8 +7,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 from shared.base_models import DEMO_MODEL, is_path
 from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
+from worker.base_models.conversion import convert
 from worker.base_models.quantization import load_quantized
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ PROBE_SECONDS = 3.0
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 _PROGRAMS = frozenset(("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"))
+
+_SAFE = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # What transformers raises for configurations, tokenizers and weights that contradict themselves or each other.
 _FAULTS_OF_FILES = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -89,9 +93,9 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal or seq2seq model in `dtype` (default: fp32) on the CPU, or on the GPU when quantized there.
 
-    Safetensors where the model has them; DialoGPT's repository, for one, has none, and torch then reads the older
-    format with nothing but tensors allowed in it. Raises an error of the `BaseModelError` branch, and `InvalidRequest`
-    if it is to be quantized where bitsandbytes is not installed.
+    From safetensors alone: where a hub model has none, as DialoGPT's, they are made of its pickled weights once. Raises
+    an error of the `BaseModelError` branch, `DiskFull` where there is no room for them, and `InvalidRequest` if it is
+    to be quantized where bitsandbytes is not installed.
     """
     import torch
 
@@ -101,10 +105,9 @@ def load_model(
     config = load_config(name, cache_dir)
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     dtype = dtype or torch.float32
-    is_local = is_path(name) or name == DEMO_MODEL
-    load = partial(
-        _load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype, use_safetensors=is_local or None
-    )
+    if not is_path(name) and name != DEMO_MODEL:
+        _ensure_safetensors(name, cache_dir)
+    load = partial(_load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype, use_safetensors=True)
     if quantization != "none":
         return load_quantized(load, quantization, dtype)
     model: PreTrainedModel = load()
@@ -125,6 +128,46 @@ def _load(load: Callable[..., Any], name: str, cache_dir: Path | None, **options
                 raise
         _check_reachable(name)
         return load(source_of(name), **options)
+
+
+def _ensure_safetensors(name: str, cache_dir: Path | None) -> None:
+    """Converts the weights of a hub model that has pickled ones alone; none that has others is asked for them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    configuration = try_to_load_from_cache(name, "config.json", cache_dir=cache_dir)
+    if not isinstance(configuration, str):
+        return
+    snapshot = Path(configuration).parent
+    if any(snapshot.glob("*.safetensors")):
+        return
+    with _explained(name):
+        found = _first(name, _PICKLED, snapshot, cache_dir, is_asking=False)
+        if found is None and _first(name, _SAFE, snapshot, cache_dir) is None:
+            found = _first(name, _PICKLED, snapshot, cache_dir)
+        if found is None:
+            return
+        files = [found]
+        if found.suffix == ".json":
+            parts = _check_index(name, found)
+            files = [part for one in parts if (part := _first(name, (one,), snapshot, cache_dir)) is not None]
+    convert(name, files, snapshot)
+
+
+def _first(
+    name: str, filenames: Iterable[str], snapshot: Path, cache_dir: Path | None, *, is_asking: bool = True
+) -> Path | None:
+    """The first of these files that the model has: on disk, else, if that is asked, on the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    for filename in filenames:
+        if (snapshot / filename).exists():
+            return snapshot / filename
+        if is_asking:
+            _check_reachable(name)
+            with suppress(RemoteEntryNotFoundError):
+                return Path(hf_hub_download(name, filename, revision=snapshot.name, cache_dir=cache_dir))
+    return None
 
 
 def _check_folder(name: str) -> None:
@@ -149,14 +192,15 @@ def _check_no_adapter(name: str) -> None:
         )
 
 
-def _check_index(name: str, index: Path) -> None:
-    """The files that an index of weights names lie beside it."""
+def _check_index(name: str, index: Path) -> list[str]:
+    """The files that an index of weights names, all beside it."""
     try:
         named = set(json.loads(index.read_bytes())["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BaseModelUnsupported(f"'{name}' has an index of its weights that cannot be read.") from error
     if any(not isinstance(one, str) or one in (".", "..") or "/" in one or "\\" in one for one in named):
         raise BaseModelUnsupported(f"The index of the weights in '{name}' names files outside that folder.")
+    return sorted(named)
 
 
 def _check_no_program(name: str, content: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.errors import DocumentError, ExtractionLimit
 from worker.data.extraction import CUT_OFF, REFUSED
-from worker.data.sandbox import enter_sandbox
+from worker.sandbox import enter_sandbox
 
 
 def main(kind: str, path: Path, cpu_seconds: int, memory_bytes: int, output_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""What the process that reads a document takes from itself before it opens it: memory, time, files, the network."""
+"""What a process that reads a stranger's file takes from itself before that: memory, time, files, the network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _REFUSED_EVENTS = frozenset(
 )
 
 
-def enter_sandbox(cpu_seconds: int, memory_bytes: int) -> bool:
+def enter_sandbox(cpu_seconds: int, memory_bytes: int, file_bytes: int = 0) -> bool:
     """Limits this very process, for good; whether it is cut off from the network by the kernel too, and not by Python
     alone. What Python refuses is a second line of defence: a parser in C would not ask."""
     is_cut_off = _leave_network()
     for kind, limit in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_FSIZE, 0),  # a reader has nothing to write
+        (resource.RLIMIT_FSIZE, file_bytes),  # a reader of documents has nothing to write
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
     ):

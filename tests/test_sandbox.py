@@ -10,7 +10,7 @@ import pytest
 
 ENTER = """
 import os, pickle, socket, subprocess
-from worker.data.sandbox import enter_sandbox
+from worker.sandbox import enter_sandbox
 outside = os.readlink("/proc/self/ns/net")
 is_cut_off = enter_sandbox(5, 768 * 1024 * 1024)
 """
