@@ -25,6 +25,8 @@ BANNED_CALLS = {
     "numpy.load",
     "np.load",
 }
+# The process with limits that makes safetensors of pickled weights; tensors alone are made of what it reads.
+PERMITTED = {"worker/base_models/unpickling.py: torch.load(weights_only=True)"}
 
 
 def banned(source: str) -> Iterator[str]:
@@ -35,7 +37,7 @@ def banned(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in BANNED_MODULES:
             yield str(node.module)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BANNED_CALLS:
-            yield ast.unparse(node.func)
+            yield ast.unparse(node.func) + ("(weights_only=True)" if _is_of_tensors_alone(node) else "")
         elif isinstance(node, ast.keyword) and node.arg == "trust_remote_code" and not _is_false(node.value):
             yield "trust_remote_code"
         elif isinstance(node, ast.keyword) and node.arg == "shell" and not _is_false(node.value):
@@ -46,6 +48,11 @@ def banned(source: str) -> Iterator[str]:
                 for key, value in zip(node.keys, node.values, strict=True)
                 if isinstance(key, ast.Constant) and key.value == "trust_remote_code" and not _is_false(value)
             )
+
+
+def _is_of_tensors_alone(call: ast.Call) -> bool:
+    given = {one.arg: one.value for one in call.keywords}.get("weights_only")
+    return isinstance(given, ast.Constant) and given.value is True
 
 
 def _is_false(value: ast.expr) -> bool:
@@ -59,7 +66,7 @@ def test_nothing_in_the_product_can_run_code_that_it_reads(package: str) -> None
         for path in (ROOT / package).rglob("*.py")
         for name in banned(path.read_text(encoding="utf-8"))
     }
-    assert found == set()
+    assert found == {one for one in PERMITTED if one.startswith(f"{package}/")}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_nothing_in_the_product_can_run_code_that_it_reads(package: str) -> None
     [
         "import pickle", "from pickle import loads", "import torch\ntorch.load(path)", "yaml.load(text)", "eval('1')",
         "load(trust_remote_code=True)", "load(trust_remote_code=chosen)", "{'trust_remote_code': True}",
-        "run(x, shell=True)",
+        "run(x, shell=True)", "torch.load(path, weights_only=True)",
     ],
 )  # fmt: skip
 def test_the_ban_finds_each_of_them(source: str) -> None:
