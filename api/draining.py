@@ -17,6 +17,10 @@ from api.services import Services
 FINISH_SECONDS = 8.0  # for answers; those that are open then end with an error
 STOP_SECONDS = 11  # for everything: what is not done then, an upload that takes longer, is cut
 
+# Longer than clients keep a connection that rests (httpx, and so the official client: 5 s). Were it ours to close first,
+# a request could run into the closing and be lost, now and then.
+KEEP_ALIVE_SECONDS = 75
+
 CANNOT_START = 3  # uvicorn's own exit code
 MOST_CONNECTIONS = 4096  # the last resort against a flood: the queue of questions has its own bound
 
@@ -57,6 +61,7 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         host=host,
         port=port,
         timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
         log_config=None,  # its lines go the way of all others
     )

@@ -18,7 +18,7 @@ THEMES = ("light", "dark")
 @pytest.fixture(scope="module")
 def places(stack: RunningStack) -> list[str]:
     """Every page, and what can be reached from one, with something on each."""
-    stack.upload(("rules.txt", ". ".join(f"Rule {number} is kept" for number in range(40))))
+    stack.upload(("rules.txt", ". ".join(f"Rule {number} is kept" for number in range(400))))
     made = stack.post("/fine-tuning/setup", adapter="everywhere", num_epochs=1, max_length=64)
     stack.wait(made["training_job_id"])
     return [*page_names(), f"jobs/{made['training_job_id']}", f"jobs/{made['job_id']}", "jobs/ftjob-nothing", "nowhere"]

@@ -26,7 +26,9 @@ def ids(settings: Settings) -> list[str]:
     made = []
     for number in range(NUM_JOBS):
         with database.write() as session:
-            made.append(JobRepository(session).create("default", "training", {"adapter": f"adapter-{number}"}).id)
+            job = JobRepository(session).create("default", "training", {"adapter": f"adapter-{number}"})
+            job.created_at += number  # SQLite's clock counts milliseconds: they may have the same one
+            made.append(job.id)
     database.close()
     return made[::-1]
 

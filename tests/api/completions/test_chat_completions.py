@@ -29,6 +29,7 @@ from shared.streams import QUESTIONS
 from tests.api.completions.conftest import Station
 from tests.api.conftest import publish
 from tests.api.fake_worker import FakeWorker, Script, answer, echo, refuse, say_nothing, tokens
+from tests.waiting import until
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 LOGPROB = TokenLogprob(
@@ -336,6 +337,18 @@ def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_again(api: openai.O
         api.chat.completions.create(model="demo", messages=HELLO)
     assert caught.value.code == "queue_full"
     assert int(caught.value.response.headers["retry-after"]) >= 1
+    with redis.Redis.from_url(station.settings.resolved_redis_url) as client:
+        client.delete(QUESTIONS)
+    with working(station, echo):
+        until(lambda: _is_answered(api))  # soon there is room again
+
+
+def _is_answered(api: openai.OpenAI) -> bool:
+    try:
+        api.chat.completions.create(model="demo", messages=HELLO)
+    except openai.RateLimitError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("has_begun", [False, True])

@@ -214,7 +214,7 @@ function Events({ log }) {
       </div>
     </header>
     ${chosen.length === 0 && html`<p class="muted">${shown === "decisions" ? "Nothing was decided yet." : "Nothing happened yet."}</p>`}
-    <ol class="events">
+    <ol class="events" tabindex="0" aria-label="What happened">
       ${[...chosen].reverse().map(
         (event) => html`<li key=${event.id} class=${event.level}>
           <time title=${time(event.created_at)}>${timeOfDay(event.created_at)}</time>
