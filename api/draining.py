@@ -17,8 +17,8 @@ from api.services import Services
 FINISH_SECONDS = 8.0  # for answers; those that are open then end with an error
 STOP_SECONDS = 11  # for everything: what is not done then, an upload that takes longer, is cut
 
-# Longer than clients keep a connection that rests (httpx, and so the official client: 5 s). Were it ours to close first,
-# a request could run into the closing and be lost, now and then.
+# Longer than clients keep a resting connection (httpx, and so the official client: 5 s). Were it ours to close first, a
+# request could run into the closing and be lost, now and then.
 KEEP_ALIVE_SECONDS = 75
 
 CANNOT_START = 3  # uvicorn's own exit code
