@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, expect
 
 from bench.browser import find_chromium, launched
 from cli.demo.handbook import FOLDER
@@ -34,7 +35,7 @@ def main() -> None:
         ):
             places = prepare(stack)
             for name, place in places.items():
-                take(browser, stack, name, place)
+                take(browser, stack, name, place, first=compare if name == "playground" else None)
             take(browser, stack, "job-dark", places["job"], color_scheme="dark")
             take(browser, stack, "job-phone", places["job"], viewport=PHONE, device_scale_factor=2)
 
@@ -56,14 +57,31 @@ def prepare(stack: RunningStack) -> dict[str, str]:
     }
 
 
-def take(browser: Browser, stack: RunningStack, name: str, place: str, **how: Any) -> None:
-    """One picture."""
+def compare(page: Page) -> None:
+    """Asks the base and what it has learned the same question."""
+    page.get_by_role("button", name="Compare with another").click()
+    page.get_by_label("Question", exact=True).fill("How many days of leave do I get?")
+    page.get_by_label("Question", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="Good", exact=True)).to_have_count(2)
+
+
+def take(
+    browser: Browser,
+    stack: RunningStack,
+    name: str,
+    place: str,
+    first: Callable[[Page], None] | None = None,
+    **how: Any,
+) -> None:
+    """One picture, of what is there after `first`."""
     options: dict[str, Any] = {"viewport": WINDOW, "color_scheme": "light", "reduced_motion": "reduce", **how}
     with browser.new_context(**options) as context:
         someone = visitor(context, str(stack.http.base_url))
         page = someone.open(place)
         page.locator("main .loading").first.wait_for(state="detached")
         page.wait_for_load_state("networkidle") if place == "train" else page.wait_for_timeout(1500)  # curves and lists
+        if first is not None:
+            first(page)
         picture = Image.open(io.BytesIO(page.screenshot()))
         IMAGES.mkdir(parents=True, exist_ok=True)
         path = IMAGES / f"{name}.png"
