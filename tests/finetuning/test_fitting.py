@@ -352,7 +352,7 @@ def test_preference_pairs_are_fitted_too(config: FineTuningConfig) -> None:
     train_within_memory(loaded, pairs[:8], pairs[8:], config, report=reports.append, num_notches=99)
     said = warnings(reports)
     assert "tokens go through the model at a time" in said[0]
-    assert "Gradient checkpointing is switched on" in said[-1]
+    assert any("Gradient checkpointing is switched on" in one for one in said)  # what was learned may be warned of, too
     (figures,) = of_kind(reports, Preflight)
     assert "1 × 8 preference pairs" in figures.message
     assert len(of_kind(reports, StepMetrics)) == 2

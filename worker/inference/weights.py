@@ -100,13 +100,15 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._smallest = torch.tensor(torch.finfo(torch.float32).tiny)  # else a row of zeros would be divided by zero
+        here = weight.device  # and not the default, which loading another model may have changed at this moment
+        # Else a row of zeros would be divided by zero.
+        self._smallest = torch.tensor(torch.finfo(torch.float32).tiny, device=here)
         scales = torch.add(self._smallest, weight.detach().float().abs().amax(1), alpha=1 / INT8_MAX)
         rounded = weight.detach().div(scales[:, None]).round_().to(torch.int8)
         self.weight: Tensor = torch.ops.onednn.qlinear_prepack(rounded.contiguous(), None)
         self.bias = None if bias is None else bias.detach().clone()
         self._scales = scales
-        self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
+        self._zero_points = torch.zeros(self.out_features, dtype=torch.int32, device=here)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out), fp32."""
