@@ -34,6 +34,26 @@ for _ in range(2):
     urlopen(os.environ["HF_ENDPOINT"] + "/loaded")
 """
 
+LOAD_AT_ONCE = """
+import threading
+from worker.base_models.loading import load_model
+
+def load():
+    start.wait()
+    for _ in range(6):
+        models.append(load_model({folder!r}))
+
+models, start = [], threading.Barrier(4)
+threads = [threading.Thread(target=load) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for model in [*models, load_model({folder!r})]:
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    print(tied and model.device.type == "cpu")
+"""
+
 
 class Hub(ThreadingHTTPServer):
     """A model hub on loopback that has one model, `acme/tiny`, and remembers what it was asked for."""
@@ -168,3 +188,10 @@ def test_a_name_outside_the_allow_list_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["demo", "microsoft/DialoGPT-medium", "/models/mine", "/models/deep/mine"])
 def test_a_name_that_a_pattern_covers_is_allowed(name: str) -> None:
     assert check_allowed(name, ("demo", "microsoft/DialoGPT-*", "/models/*")) == name
+
+
+def test_models_that_are_loaded_at_once_are_whole_and_leave_the_process_as_it_was(tmp_path: Path) -> None:
+    folder = save_model("gpt2", tmp_path / "tiny")
+    program = LOAD_AT_ONCE.format(folder=str(folder))
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert printed.stdout.split() == ["True"] * 25, printed.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -13,10 +14,14 @@ from shared.errors import IllegalTransition, JobNotFound, NothingToLearn, Supers
 from shared.models import Job
 from shared.repositories.jobs import Claim, JobRepository
 
+_later = itertools.count()
+
 
 def create(database: Database, kind: str = "training", waits_for: str | None = None, priority: int = 0) -> str:
     with database.write() as session:
-        return JobRepository(session).create("default", kind, {"x": 1}, waits_for=waits_for, priority=priority).id
+        job = JobRepository(session).create("default", kind, {"x": 1}, waits_for=waits_for, priority=priority)
+        job.created_at += next(_later) / 1000  # SQLite's clock counts milliseconds: two may have the same one
+        return job.id
 
 
 def claim(database: Database, kind: str = "training", lease_seconds: float = 60.0) -> Claim | None:

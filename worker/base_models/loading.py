@@ -49,6 +49,7 @@ def source_of(name: str) -> str:
 
 
 _importing = threading.Lock()
+_building = threading.Lock()
 
 
 def import_transformers() -> None:
@@ -108,9 +109,12 @@ def load_model(
     if not is_path(name) and name != DEMO_MODEL:
         _ensure_safetensors(name, cache_dir)
     load = partial(_load, loader.from_pretrained, name, cache_dir, config=config, dtype=dtype, use_safetensors=True)
-    if quantization != "none":
-        return load_quantized(load, quantization, dtype)
-    model: PreTrainedModel = load()
+    # transformers replaces functions of torch and of its own while it builds a model, and puts back what it found: two
+    # models built at once can leave the process without tied weights for good, or with "meta" as its device.
+    with _building:
+        if quantization != "none":
+            return load_quantized(load, quantization, dtype)
+        model: PreTrainedModel = load()
     return model
 
 

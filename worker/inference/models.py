@@ -106,7 +106,8 @@ class LoadedModels:
             return dict(self._missing)
 
     def close(self) -> None:
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        """Waits for the load that is under way; none begins after it."""
+        self._loader.shutdown(cancel_futures=True)
 
     def _ready(self) -> list[LoadedModel]:
         with self._changed:
