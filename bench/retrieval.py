@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.retrieval.index import IndexReader
-from api.retrieval.searching import Hit, Retrieval
 from bench.tables import publish, spread
 from cli.demo.handbook import FOLDER, Handbook, HandbookQuestion, read_handbook
 from cli.demo.scoring import normalised
@@ -25,6 +23,8 @@ from shared.embeddings import embedder_of
 from shared.ids import new_id
 from shared.models import DEFAULT_PROJECT, Document
 from shared.repositories.documents import DocumentRepository
+from shared.retrieval.index import IndexReader
+from shared.retrieval.searching import Hit, Retrieval
 from shared.settings import Settings
 from shared.storage import Storage, sha256_of
 from worker.retrieval.index import ChunkIndex

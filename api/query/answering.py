@@ -15,9 +15,7 @@ from api.answers.schemas import QueryAnswer
 from api.query.choosing import Plan
 from api.query.schemas import Backend, MainAnswer, MainQuestion
 from api.retrieval.endpoint import GeneratorEndpoint
-from api.retrieval.prompt import prompt_of
 from api.retrieval.schemas import source_of
-from api.retrieval.searching import Hit, Retrieval
 from api.services import Services
 from shared.errors import (
     AdapterBroken,
@@ -33,6 +31,8 @@ from shared.ids import new_id
 from shared.messages import Turn
 from shared.repositories.model_names import ModelNameRepository, NamedModel
 from shared.repositories.workers import WorkerRepository
+from shared.retrieval.prompt import prompt_of
+from shared.retrieval.searching import Hit, Retrieval
 
 _DOWN = (Unavailable, QueueFull, AdapterBroken, BaseModelError, NotFound, PromptTooLong)
 _MOST_ATTEMPTS = 3

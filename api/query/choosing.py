@@ -15,11 +15,11 @@ from fastapi import Depends
 from api.dependencies import AppServices, Project
 from api.query.schemas import Backend, MainQuestion
 from api.retrieval.dependencies import AppRetrieval
-from api.retrieval.searching import Found, Retrieval
 from shared.database import Database
 from shared.errors import IndexUnavailable, NothingIndexed, VersionNotFound
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.model_names import NamedModel
+from shared.retrieval.searching import Found, Retrieval
 
 
 @dataclass(frozen=True)

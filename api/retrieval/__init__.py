@@ -1,1 +1,1 @@
-"""Search in the uploaded documents, and answers written from what is found."""
+"""Search in the uploaded documents, and answers written from what is found, over HTTP."""

@@ -7,9 +7,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.dependencies import AppServices
-from api.retrieval.index import IndexReader
-from api.retrieval.searching import Retrieval
 from shared.embeddings import embedder_of
+from shared.retrieval.index import IndexReader
+from shared.retrieval.searching import Retrieval
 
 
 async def _retrieval(request: Request, services: AppServices) -> Retrieval:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.retrieval.index import IndexedChunk
-from api.retrieval.searching import Found, Hit, Method
+from shared.retrieval.index import IndexedChunk
+from shared.retrieval.searching import Found, Hit, Method
 
 MOST_HITS = 50
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from api.retrieval.searching import Hit
 from bench.retrieval import TOP_K, chapters_of, holds_answer, measure
 from cli.demo.handbook import FOLDER, HandbookQuestion, read_handbook
+from shared.retrieval.searching import Hit
 from shared.settings import Settings
 
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from api.retrieval.index import IndexReader
 from shared.database import Database
 from shared.models import DEFAULT_PROJECT, Document
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.indexed_documents import IndexedDocumentRepository, WantedDocument
 from shared.repositories.workers import WorkerRepository
+from shared.retrieval.index import IndexReader
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.retrieval.indexing import FakeEndpoint, index_all, indexer_of

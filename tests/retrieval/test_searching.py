@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from api.retrieval.index import IndexedChunk
-from api.retrieval.relevance import share_of_words
-from api.retrieval.searching import fused
+from shared.retrieval.index import IndexedChunk
+from shared.retrieval.relevance import share_of_words
+from shared.retrieval.searching import fused
 
 
 def chunk(document_id: str, score: float) -> IndexedChunk:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lancedb.index import FTS
 
 from shared.repositories.indexed_documents import WantedDocument
-from shared.retrieval import CHUNK_KEY, CHUNKS, SEARCHED, VECTOR, one_of, quoted, vectors_of
+from shared.retrieval.layout import CHUNK_KEY, CHUNKS, SEARCHED, VECTOR, one_of, quoted, vectors_of
 from worker.retrieval.pieces import Piece
 
 # Readers look up each time what the newest version is; older ones are there for those in the midst of a search.

@@ -15,7 +15,7 @@ from shared.embeddings import Embedder
 from shared.errors import DocumentError, EndpointUnavailable
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.indexed_documents import IndexedDocumentRepository, WantedDocument
-from shared.retrieval import INDEX_VERSION
+from shared.retrieval.layout import INDEX_VERSION
 from shared.settings import Settings
 from shared.storage import Storage
 from worker.data.extraction import ExtractionLimits, extract

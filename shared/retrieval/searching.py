@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from api.retrieval.index import IndexedChunk, IndexReader
-from api.retrieval.relevance import share_of_words
 from shared.database import Database
 from shared.embeddings import Embedder
 from shared.errors import EndpointUnavailable, NothingIndexed
 from shared.repositories.indexed_documents import IndexedDocumentRepository
 from shared.repositories.workers import WorkerRepository
+from shared.retrieval.index import IndexedChunk, IndexReader
+from shared.retrieval.relevance import share_of_words
 
 log = logging.getLogger(__name__)
 

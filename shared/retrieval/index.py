@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import IndexUnavailable
-from shared.retrieval import CHUNK_COLUMNS, CHUNKS, SEARCHED, VECTOR, one_of, quoted, vectors_of
+from shared.retrieval.layout import CHUNK_COLUMNS, CHUNKS, SEARCHED, VECTOR, one_of, quoted, vectors_of
 
 if TYPE_CHECKING:
     from lancedb import DBConnection

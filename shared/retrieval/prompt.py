@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.retrieval.searching import Hit
+from shared.retrieval.searching import Hit
 
 _RULES = (
     "Answer the question by the numbered sources alone, briefly, and name the sources that you used like [1]. "
