@@ -10,6 +10,8 @@ PREFIX_BY_JOB_KIND = {
     "batch": "batch_",
     "import": "import-",
     "export": "export-",
+    "evaluation": "eval-",
+    "sweep": "sweep-",
 }
 
 

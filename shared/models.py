@@ -125,7 +125,8 @@ class DatasetDocument(Base):
 
 
 class Adapter(Base):
-    """A name; `live_number` is the version that answers."""
+    """A name; `live_number` is the version that answers. `promotion_policy` says which new versions become it (see
+    `shared.promotion_policy`); None: as the installation's settings say."""
 
     __tablename__ = "adapters"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -134,6 +135,7 @@ class Adapter(Base):
     project_id: Mapped[str] = mapped_column(String(64), index=True)
     name: Mapped[str] = mapped_column(String(128))
     live_number: Mapped[int | None]
+    promotion_policy: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(server_default=now())
 
 
@@ -177,7 +179,10 @@ class ModelCheckpoint(Base):
 
 
 class Promotion(Base):
-    """One move of an adapter's `live` alias: who moved it, and why."""
+    """One move of an adapter's `live` alias: who moved it, and why; or (`hold`) that a new version did not move it.
+
+    `decision` is what the gate measured, where it decided: a `GateDecision`.
+    """
 
     __tablename__ = "promotions"
 
@@ -188,7 +193,18 @@ class Promotion(Base):
     action: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(255))
     actor: Mapped[str | None] = mapped_column(String(255))
+    decision: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(server_default=now())
+
+
+class SweepEntry(Base):
+    """One line of the log from which a sweep's study is rebuilt, in the order of the ids."""
+
+    __tablename__ = "sweep_entries"
+
+    id: Mapped[int] = mapped_column(_EventId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    entry: Mapped[dict[str, Any]]
 
 
 class Upload(Base):
@@ -255,7 +271,8 @@ class WebhookDelivery(Base):
 class AnswerRecord(Base):
     """What was measured of one answer, and what its reader thought of it; the texts only where the settings allow.
 
-    `thumb` is `up`, `down` or None. Rows are removed when they are older than the settings say.
+    `thumb` is `up`, `down` or None; `correction` is the answer that the reader would have given. Rows are removed when
+    they are older than the settings say.
     """
 
     __tablename__ = "answers"
@@ -280,6 +297,7 @@ class AnswerRecord(Base):
     answer: Mapped[str | None] = mapped_column(Text())
     thumb: Mapped[str | None] = mapped_column(String(4))
     comment: Mapped[str | None] = mapped_column(String(2000))
+    correction: Mapped[str | None] = mapped_column(Text())
     created_at: Mapped[float] = mapped_column(server_default=now(), index=True)
 
 

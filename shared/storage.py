@@ -26,6 +26,7 @@ _FOLDERS = (
     "adapters",
     "imports",
     "exports",
+    "evaluations",
     "uploads",
     "staging",
     "writers",
@@ -76,6 +77,10 @@ class Storage:
     def export(self, job_id: str) -> Path:
         """The file that an export job made; it stays until it is deleted."""
         return self.root / "exports" / job_id
+
+    def evaluation(self, job_id: str) -> Path:
+        """The folder of an evaluation's report and of each example's answers; of a training, what its gate measured."""
+        return self.root / "evaluations" / job_id
 
     def upload_part(self, part_id: str) -> Path:
         """The bytes of one part of an upload, until the upload has ended."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from api.documents.schemas import Problem
 from shared.models import Job, JobEvent
 
-JobKind = Literal["setup", "training", "batch", "import", "export"]
+JobKind = Literal["setup", "training", "batch", "import", "export", "evaluation", "sweep"]
 JobStatus = Literal["queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
 
 

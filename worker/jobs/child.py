@@ -38,9 +38,17 @@ RUNNERS = {
     "batch": "worker.batches.job:run_batch",
     "import": "worker.registry.import_job:run_import",
     "export": "worker.registry.export_job:run_export",
+    "evaluation": "worker.evaluation.job:run_evaluation",
+    "sweep": "worker.sweeps.job:run_sweep",
 }
-# Which kinds each worker works for; the first names it. Short work shares one worker, and never waits for a training.
-KINDS = {"setup": ("setup", "import", "export"), "training": ("training",), "batch": ("batch",)}
+# Which kinds each worker works for; the first names it. Short work shares one worker, and never waits for a training;
+# an evaluation computes losses where trainings run, so that the two never need the GPU's memory at once.
+KINDS = {
+    "setup": ("setup", "import", "export"),
+    "training": ("training", "evaluation"),
+    "batch": ("batch",),
+    "sweep": ("sweep",),
+}
 Runner = Callable[[ClaimedJob, Settings, Storage, Callable[[], bool]], None]
 
 log = logging.getLogger(__name__)
