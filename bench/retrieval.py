@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench.tables import publish, spread
 from cli.demo.handbook import FOLDER, Handbook, HandbookQuestion, read_handbook
-from cli.demo.scoring import normalised
 from shared import migrations
+from shared.answer_texts import normalised
 from shared.database import Database
 from shared.document_kinds import kind_of
 from shared.embeddings import embedder_of

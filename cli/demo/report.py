@@ -8,7 +8,7 @@ from rich.text import Text
 
 from cli.demo.handbook import Handbook
 from cli.demo.run import Outcome
-from cli.demo.scoring import is_exact_match
+from shared.answer_texts import is_exact_match
 
 _SHOWN_SEEN = 8
 _SHOWN_UNSEEN = 3

@@ -1,16 +1,12 @@
-"""Exact match, as SQuAD counts it (Rajpurkar et al., 2016): case, punctuation, articles and spaces do not matter."""
+"""How many of the handbook's questions were answered exactly."""
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.demo.handbook import HandbookQuestion
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+from shared.answer_texts import is_exact_match
 
 
 @dataclass(frozen=True)
@@ -26,16 +22,6 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.num_right} of {self.num_asked} ({100 * self.share:.0f} %)"
-
-
-def normalised(text: str) -> str:
-    """Lower case, without punctuation and articles, with single spaces: in SQuAD's own order."""
-    bare = text.lower().translate(_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
-
-
-def is_exact_match(answer: str, wanted: str) -> bool:
-    return normalised(answer) == normalised(wanted)
 
 
 def score(questions: Sequence[HandbookQuestion], answers: Sequence[str], *, seen: bool) -> Score:

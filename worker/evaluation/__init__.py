@@ -1,0 +1,1 @@
+"""Evaluations: what the base model, versions and the documents make of the same examples, in figures."""
