@@ -12,6 +12,7 @@ const PAGES = [
   { name: "train", title: "Train" },
   { name: "jobs", title: "Jobs" },
   { name: "adapters", title: "Adapters" },
+  { name: "evaluations", title: "Evaluations" },
   { name: "playground", title: "Playground" },
   { name: "monitor", title: "Monitor" },
   { name: "keys", title: "Keys" },

@@ -1,19 +1,17 @@
 // One job: how far it is, its curves as they grow, what was decided and why, and what can be done with it.
-import { follow, get, post } from "../api.js";
+import { get, post } from "../api.js";
 import { Chart } from "../parts/chart.js";
 import { Confirm } from "../parts/dialog.js";
 import { attempt, Loading, Problem } from "../parts/feedback.js";
-import { between, bytes, count, DASH, duration, figure, percent, plural, short, time, timeOfDay } from "../parts/format.js";
-import { html, useEffect, useReducer, useRef, useState } from "../parts/html.js";
-import { JobLog } from "../parts/joblog.js";
+import { ENDED, Events, Lost, useLog } from "../parts/following.js";
+import { between, bytes, count, DASH, duration, figure, percent, plural, short } from "../parts/format.js";
+import { html, useEffect, useState } from "../parts/html.js";
 import { useLoaded } from "../parts/loading.js";
 import { Progress } from "../parts/progress.js";
 import { Status } from "../parts/status.js";
 import { useStored } from "../parts/stored.js";
 import { href } from "../routes.js";
 
-const ENDED = ["succeeded", "failed", "cancelled"];
-const DRAWN_EVERY_MS = 250;
 const READ_EVERY_SECONDS = 2;
 
 export function Job({ id }) {
@@ -43,7 +41,7 @@ function Body({ job, log, connection }) {
     <${Problem} error=${job.error && { detail: job.error.detail, code: job.error.code }} title="This job failed">
       ${job.error?.code === "setup_failed" && job.waits_for && html`<p><a href=${href("jobs", job.waits_for)}>Look at the setup job</a></p>`}
     <//>
-    ${connection === "waiting" && html`<p class="warn-box" role="status">The connection is lost; this page comes back by itself.</p>`}
+    <${Lost} connection=${connection} />
     <${Where} job=${job} />
     ${job.kind === "training" && html`<${Curves} log=${log} />`}
     <${Result} job=${job} />
@@ -52,41 +50,6 @@ function Body({ job, log, connection }) {
 }
 
 const TITLES = { setup: "Setup", training: "Training", batch: "Batch", import: "Import", export: "Export" };
-
-/** The job's events, followed from the first one on and drawn a few times a second. */
-function useLog(path, onStatus) {
-  const log = useRef(null);
-  log.current ??= new JobLog();
-  const [, draw] = useReducer((before) => before + 1, 0);
-  const [connection, setConnection] = useState("opening");
-  useEffect(() => {
-    log.current = new JobLog();
-    let timer = null;
-    const soon = () => {
-      timer ??= setTimeout(() => {
-        timer = null;
-        draw();
-      }, DRAWN_EVERY_MS);
-    };
-    const stop = follow(`${path}/events`, {
-      onEvents: (events) => {
-        const { statuses } = log.current;
-        for (const event of events) log.current.add(event);
-        if (log.current.statuses > statuses) onStatus();
-        soon();
-      },
-      onState: (state) => {
-        setConnection(state);
-        if (state === "ended") onStatus();
-      },
-    });
-    return () => {
-      stop();
-      clearTimeout(timer);
-    };
-  }, [path]);
-  return { log: log.current, connection };
-}
 
 function Actions({ job, path, onDone }) {
   const [isAsking, setAsking] = useState(false);
@@ -199,29 +162,4 @@ function comparison(metrics = {}) {
   if (typeof base !== "number" || typeof tuned !== "number") return "Nothing was held out, so there is no loss to compare.";
   const change = (tuned - base) / base;
   return `On what was held out, the loss went from ${figure(base)} (base model) to ${figure(tuned)}: ${change < 0 ? "−" : "+"}${percent(Math.abs(change))}.`;
-}
-
-function Events({ log }) {
-  const [shown, setShown] = useStored("job-events", "all");
-  const chosen = shown === "decisions" ? log.decisions : log.events;
-  return html`<section class="card" aria-label="Events">
-    <header>
-      <h2>What happened</h2>
-      <div class="row" role="group" aria-label="Which events">
-        ${[["all", "Everything"], ["decisions", `Decisions and warnings (${log.decisions.length})`]].map(
-          ([name, words]) => html`<button key=${name} type="button" class="small choice" aria-pressed=${String(shown === name)} onClick=${() => setShown(name)}>${words}</button>`,
-        )}
-      </div>
-    </header>
-    ${chosen.length === 0 && html`<p class="muted">${shown === "decisions" ? "Nothing was decided yet." : "Nothing happened yet."}</p>`}
-    <ol class="events" tabindex="0" aria-label="What happened">
-      ${[...chosen].reverse().map(
-        (event) => html`<li key=${event.id} class=${event.level}>
-          <time title=${time(event.created_at)}>${timeOfDay(event.created_at)}</time>
-          <span class="break">${event.level !== "info" && html`<strong>${event.level === "error" ? "Error: " : "Warning: "}</strong>`}${event.message}</span>
-        </li>`,
-      )}
-    </ol>
-    ${shown === "all" && log.numDropped > 0 && html`<p class="hint">${plural(log.numDropped, "earlier event")} left out here; the API has them all.</p>`}
-  </section>`;
 }
