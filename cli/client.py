@@ -54,18 +54,19 @@ class Client:
 
     # Documents
 
-    def upload(self, paths: Sequence[Path]) -> list[Json]:
-        """Each file's document, in order; a rejected file has an `error` and no `id`."""
+    def upload(self, paths: Sequence[Path], purpose: str = "documents") -> list[Json]:
+        """Each file's document, in order; a rejected file has an `error` and no `id`. The purpose `questions` is for
+        files that are asked and never learned from."""
         with ExitStack() as stack:
             try:
                 files = [("files", (path.name, stack.enter_context(path.open("rb")))) for path in paths]
             except OSError as error:
                 raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
-            return list(self._call("POST", "/documents", files=files)["data"])
+            return list(self._call("POST", "/documents", files=files, data={"purpose": purpose})["data"])
 
-    def documents(self, limit: int) -> list[Json]:
-        """The newest documents, newest first."""
-        return self._list("/documents", limit)
+    def documents(self, limit: int, purpose: str | None = None) -> list[Json]:
+        """The newest documents, newest first; of one purpose alone, if it is given."""
+        return self._list("/documents", limit, {} if purpose is None else {"purpose": purpose})
 
     # Jobs
 
@@ -194,13 +195,15 @@ class Client:
 
     # How
 
-    def _list(self, path: str, limit: int | None) -> list[Json]:
-        """The first `limit` items of a list (None: all), page by page."""
+    def _list(self, path: str, limit: int | None, wanted: Json | None = None) -> list[Json]:
+        """The first `limit` items of a list (None: all), page by page; `wanted` are the list's own parameters."""
         found: list[Json] = []
         after: str | None = None
         while limit is None or len(found) < limit:
             size = 100 if limit is None else min(100, limit - len(found))
-            page = self._call("GET", path, params={"limit": size} | ({"after": after} if after else {}))
+            page = self._call(
+                "GET", path, params={"limit": size, **(wanted or {}), **({"after": after} if after else {})}
+            )
             found += page["data"]
             after = page["last_id"]
             if not page["has_more"]:

@@ -18,8 +18,8 @@ def enter_made_file(
 ) -> Document:
     """Moves the whole, closed file `staged` to its place and adds its row; the caller commits.
 
-    `purpose` is `batch_output` or `fine-tune-results`; the ending of `filename` says which kind it is (jsonl, csv).
-    `staged` lies on the data folder's file system (`storage.stage()`). Raises `DiskFull`.
+    `purpose` is `batch_output`, `fine-tune-results` or `questions`; the ending of `filename` says which kind it is
+    (jsonl, csv). `staged` lies on the data folder's file system (`storage.stage()`). Raises `DiskFull`.
     """
     document = DocumentRepository(session).add(
         Document(

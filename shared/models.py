@@ -28,8 +28,8 @@ class Base(DeclarativeBase):
 class Document(Base):
     """A file, as `/documents` and as `/v1/files` show it: uploaded, or made by a job.
 
-    `purpose` is OpenAI's word for what it is for; raw documents have `documents`, and of these the same bytes in one
-    project are one: `content_key` is their hash, and None for all others.
+    `purpose` is OpenAI's word for what it is for; raw documents have `documents`, files of questions `questions`, and
+    of either the same bytes in one project are one: they have one `content_key`, which is None for all others.
     """
 
     __tablename__ = "documents"

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from api.dependencies import AppCaller, AppServices, Id, Project, ReadSession, WriteSession
 from api.documents.content import DOWNLOAD, download_of
 from api.documents.entering import Entered, enter_files, remove_expired, remove_if_deleted
-from api.documents.receiving import ReceivedFile, received_files
+from api.documents.receiving import ReceivedUpload, received_files
 from api.documents.schemas import (
     UPLOAD_BODY,
     DeletedDocument,
@@ -29,21 +29,22 @@ from shared.repositories.documents import DocumentRepository
 router = APIRouter(prefix="/documents", tags=["documents"])
 
 
-async def _received(request: Request, services: AppServices) -> AsyncIterator[list[ReceivedFile]]:
-    async with received_files(request, services.storage, services.settings) as files:
-        yield files
+async def _received(request: Request, services: AppServices) -> AsyncIterator[ReceivedUpload]:
+    async with received_files(request, services.storage, services.settings) as upload:
+        yield upload
 
 
 @router.post("", status_code=201, openapi_extra=UPLOAD_BODY, dependencies=[LimitedUpload])
 def upload_documents(
-    files: Annotated[list[ReceivedFile], Depends(_received, scope="function")],
+    upload: Annotated[ReceivedUpload, Depends(_received, scope="function")],
     services: AppServices,
     caller: AppCaller,
 ) -> Uploads:
-    """Takes one or many files. The same bytes twice give one document; a bad file does not disturb the others."""
-    entered = enter_files(services, caller, files)
+    """Takes one or many files. The same bytes twice give one document; a bad file does not disturb the others. Files of
+    the purpose `questions` are jsonl or csv with `question` and `answer`: they are asked, and never learned from."""
+    entered = enter_files(services, caller, upload.files, upload.purpose)
     _require_one(entered)
-    return Uploads(data=[uploaded_file(one) for one in entered])
+    return Uploads(data=[uploaded_file(one, upload.purpose) for one in entered])
 
 
 @router.get("")

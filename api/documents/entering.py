@@ -15,16 +15,16 @@ from api.services import Services
 from api.transactions import write_once
 from shared.ids import new_id
 from shared.models import Document
+from shared.question_files import QUESTIONS, check_questions
 from shared.repositories.callers import act_for
-from shared.repositories.documents import DocumentRepository
+from shared.repositories.documents import RAW, DocumentRepository, content_key_of
 from shared.storage import Storage, disk_errors, fsync_path
-
-RAW = "documents"  # the purpose of documents to learn from as they are
 
 
 @dataclass(frozen=True)
 class NewFile:
-    """A whole, checked file at `path`, on its way to a row of its own; of raw documents the same bytes share one.
+    """A whole, checked file at `path`, on its way to a row of its own; of raw documents, and of files of questions,
+    the same bytes share one.
 
     `lives_seconds` None: it never expires.
     """
@@ -56,12 +56,16 @@ class Entered:
     is_new: bool = False
 
 
-def enter_files(services: Services, caller: Caller, files: Sequence[ReceivedFile]) -> list[Entered]:
-    """One document for each accepted file, or the one that has the same bytes; all in one transaction."""
+def enter_files(services: Services, caller: Caller, files: Sequence[ReceivedFile], purpose: str) -> list[Entered]:
+    """One document for each accepted file, or the one of this purpose that has the same bytes; all in one
+    transaction. Files of questions are read to their last line before it."""
+    if purpose == QUESTIONS:
+        for file in files:
+            file.check_whole(check_questions)
 
     def enter(session: Session) -> list[Entered]:
         act_for(session, caller.key_id)
-        rows = enter_rows(session, caller.project, [_new_file(file) for file in files if file.error is None])
+        rows = enter_rows(session, caller.project, [_new_file(file, purpose) for file in files if file.error is None])
         move_files(services.storage, rows)
         of_accepted = iter(rows)
         return [Entered(file) if file.error is not None else _entered(file, next(of_accepted)) for file in files]
@@ -71,7 +75,8 @@ def enter_files(services: Services, caller: Caller, files: Sequence[ReceivedFile
 
 
 def enter_rows(session: Session, project: str, files: Sequence[NewFile]) -> list[EnteredFile]:
-    """A row for each file, or the row of a raw document that has the same bytes. `move_files` comes after all rows."""
+    """A row for each file, or the row of the raw document or file of questions that has the same bytes. `move_files`
+    comes after all rows."""
     documents = DocumentRepository(session)
     return [_enter(documents, project, file) for file in files]
 
@@ -108,7 +113,7 @@ def remove_expired(services: Services, project: str) -> None:
 
 
 def _enter(documents: DocumentRepository, project: str, file: NewFile) -> EnteredFile:
-    same = documents.find_same(project, file.sha256) if file.purpose == RAW else None
+    same = documents.find_same(project, file.purpose, file.sha256)
     if same is None:
         return EnteredFile(file, documents.add(_row(project, file), file.lives_seconds), is_new=True)
     if same.deleted_at is None and same.status != "failed":
@@ -119,8 +124,8 @@ def _enter(documents: DocumentRepository, project: str, file: NewFile) -> Entere
     return EnteredFile(file, documents.restore(same, file.filename, file.lives_seconds), is_new)
 
 
-def _new_file(file: ReceivedFile) -> NewFile:
-    return NewFile(file.filename, file.path, file.kind, file.size_bytes, file.sha256)
+def _new_file(file: ReceivedFile, purpose: str) -> NewFile:
+    return NewFile(file.filename, file.path, file.kind, file.size_bytes, file.sha256, purpose)
 
 
 def _entered(file: ReceivedFile, row: EnteredFile) -> Entered:
@@ -136,5 +141,5 @@ def _row(project: str, file: NewFile) -> Document:
         size_bytes=file.size_bytes,
         sha256=file.sha256,
         purpose=file.purpose,
-        content_key=file.sha256 if file.purpose == RAW else None,
+        content_key=content_key_of(file.purpose, file.sha256),
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from api.documents.form import FormShape, StagedFile, received_form
+from api.validation import validated
 from shared.disk import DiskRoom
 from shared.document_kinds import check_content, kind_of
 from shared.settings import Settings
 from shared.storage import Storage
 
 FIELD = "files"
+Purpose = Literal["documents", "questions"]
 
 
 class ReceivedFile(StagedFile):
@@ -30,17 +35,36 @@ class ReceivedFile(StagedFile):
         self.check(lambda: check_content(self.kind, self.head))
         super().finish()
 
+    def check_whole(self, check: Callable[[Path, str], None]) -> None:
+        """Looks at all of the file, by its path and kind, unless it has been refused already."""
+        self.check(lambda: check(self.path, self.kind))
+
     def _find_kind(self) -> None:
         self.kind = kind_of(self.filename)
 
 
+class UploadTexts(BaseModel):
+    """What is said about the files. `documents` are learned from, `questions` are asked and never learned from."""
+
+    purpose: Purpose = "documents"
+
+
+@dataclass(frozen=True)
+class ReceivedUpload:
+    """The files of one upload, and what they are for."""
+
+    files: list[ReceivedFile]
+    purpose: Purpose
+
+
 @asynccontextmanager
-async def received_files(request: Request, storage: Storage, settings: Settings) -> AsyncIterator[list[ReceivedFile]]:
+async def received_files(request: Request, storage: Storage, settings: Settings) -> AsyncIterator[ReceivedUpload]:
     """The upload's files, whole and hashed. What has not been moved to its place by the end is removed."""
     shape = FormShape(
         FIELD,
         lambda filename: ReceivedFile(filename, storage.stage(), settings.max_upload_bytes),
         max_files=settings.max_files_per_upload,
+        text_fields=frozenset(UploadTexts.model_fields),
     )
     async with received_form(request, shape, DiskRoom.of(settings)) as form:
-        yield form.files
+        yield ReceivedUpload(form.files, validated(UploadTexts, dict(form.texts)).purpose)

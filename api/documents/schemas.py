@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Query
 from pydantic import BaseModel
 
-from api.documents.entering import RAW, Entered
-from api.documents.receiving import FIELD
+from api.documents.entering import Entered
+from api.documents.receiving import FIELD, Purpose
 from shared.models import Document
 
 PurposeFilter = Annotated[str | None, Query(pattern=r"^[a-z_-]{1,32}$", description="Only documents with it.")]
@@ -23,7 +23,7 @@ class Problem(BaseModel):
 
 class DocumentAnswer(BaseModel):
     """A file. `status`: uploaded, extracted (its text was read) or failed. `purpose`: documents (to learn from as they
-    are), or what a file of /v1/files is for."""
+    are), questions (to ask, never learned from), or what a file of /v1/files is for."""
 
     object: Literal["document"] = "document"
     id: str
@@ -96,7 +96,7 @@ def document_answer(document: Document) -> DocumentAnswer:
     )
 
 
-def uploaded_file(entered: Entered) -> UploadedFile:
+def uploaded_file(entered: Entered, purpose: Purpose) -> UploadedFile:
     if entered.document is not None:
         return UploadedFile(**document_answer(entered.document).model_dump(), is_new=entered.is_new)
     file, error = entered.file, entered.file.error
@@ -106,7 +106,7 @@ def uploaded_file(entered: Entered) -> UploadedFile:
         kind=file.kind or None,
         size_bytes=file.size_bytes,
         sha256=None,
-        purpose=RAW,
+        purpose=purpose,
         status="rejected",
         error=None if error is None else Problem(code=error.code, detail=error.detail),
         created_at=None,
@@ -123,7 +123,10 @@ UPLOAD_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "purpose": {"type": "string", "enum": list(get_args(Purpose)), "default": "documents"},
+                    },
                 }
             }
         },

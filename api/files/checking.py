@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from api.documents.entering import RAW, NewFile
+from api.documents.entering import NewFile
 from api.documents.form import StagedFile
 from api.files.schemas import FileRequest
 from shared.document_kinds import check_content, kind_of
 from shared.errors import DocumentError, UnsupportedDocument
+from shared.question_files import QUESTIONS, check_questions
+from shared.repositories.documents import RAW
 from shared.request_lines import check_request_lines
 from shared.training_lines import check_training_lines
 
@@ -41,6 +43,8 @@ def _check(file: StagedFile, purpose: str) -> str:
         raise file.error
     kind = kind_for(purpose, file.filename)
     check_content(kind, file.head)
+    if purpose == QUESTIONS:
+        check_questions(file.path, kind)
     if kind == "jsonl" and purpose in _CHECK_BY_PURPOSE:
         _CHECK_BY_PURPOSE[purpose](file.path)
     return kind

@@ -16,7 +16,7 @@ from shared.repositories.callers import act_for
 
 def create_file(services: Services, once: Resendable, form: Form[StagedFile]) -> FileObject:
     """The file, checked to its last line before the transaction. Each upload is a file of its own, but for raw
-    documents, of which the same bytes are one."""
+    documents and files of questions, of which the same bytes are one."""
     request = file_request(form)
     file = checked_file(form.files[0], request, param=FIELD)
     sent = {**request.model_dump(mode="json"), "filename": file.filename, "sha256": file.sha256}

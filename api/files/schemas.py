@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
@@ -15,7 +15,7 @@ from shared.models import Document
 FIELD = "file"
 TEXTS = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
 
-Purpose = Literal["fine-tune", "batch", "documents"]
+Purpose = Literal["fine-tune", "batch", "documents", "questions"]
 
 
 class ExpiresAfter(BaseModel):
@@ -27,7 +27,7 @@ class ExpiresAfter(BaseModel):
 
 class FileRequest(BaseModel):
     """What is said about an uploaded file. `documents` are raw documents to learn from, of any kind that POST
-    /documents takes."""
+    /documents takes; `questions` are asked and never learned from, as there."""
 
     purpose: Purpose
     expires_after: ExpiresAfter | None = None
@@ -118,7 +118,7 @@ FILE_BODY: dict[str, Any] = {
                     "required": [FIELD, "purpose"],
                     "properties": {
                         FIELD: {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["fine-tune", "batch", "documents"]},
+                        "purpose": {"type": "string", "enum": list(get_args(Purpose))},
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
                     },

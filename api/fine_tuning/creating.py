@@ -13,6 +13,7 @@ from api.validation import validated
 from shared.base_models import check_allowed
 from shared.errors import InvalidRequest, NoDocuments, NothingToLearn, SetupFailed
 from shared.models import Job
+from shared.question_files import QUESTIONS
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
@@ -98,6 +99,7 @@ def _check_method(setup: Job, config: FineTuningConfig) -> None:
 def _document_ids(session: Session, project: str, request: SetupRequest) -> list[str]:
     """The documents' ids, now: what is uploaded later does not slip in, and what is held out is no part of all."""
     ids = _existing(session, project, request.document_ids)
+    _refuse_questions(session, project, ids or ())
     if ids is None:
         held_out = request.validation_document_ids or ()
         ids = [one for one in DocumentRepository(session).all_ids(project) if one not in held_out]
@@ -112,6 +114,18 @@ def _existing(session: Session, project: str, wanted: Sequence[str] | None) -> l
         return None
     documents = DocumentRepository(session)
     return list(dict.fromkeys(documents.get(project, one).id for one in wanted))
+
+
+def _refuse_questions(session: Session, project: str, ids: Sequence[str]) -> None:
+    """Raises `InvalidRequest` for a document of questions: who has learned them tells nothing by answering them."""
+    documents = DocumentRepository(session)
+    for one in ids:
+        if documents.get(project, one).purpose == QUESTIONS:
+            raise InvalidRequest(
+                f"'{one}' is a file of questions, which models are asked and never learn from; name it in "
+                "validation_document_ids, or upload it with the purpose documents to learn from it.",
+                param="document_ids",
+            )
 
 
 def _usable_setup(session: Session, project: str, job_id: str) -> Job:

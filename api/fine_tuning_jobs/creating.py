@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from api.creation import Created
@@ -12,11 +14,13 @@ from api.fine_tuning_jobs.schemas import FineTuningJob, job_answer
 from shared.errors import DocumentNotFound, InvalidRequest
 from shared.model_names import FineTunedName
 from shared.openai_training import PARAMETER
-from shared.repositories.documents import DocumentRepository
+from shared.question_files import QUESTIONS
+from shared.repositories.documents import RAW, DocumentRepository
 from shared.repositories.fine_tuning_jobs import FineTuning
 from shared.settings import Settings
 
-_PURPOSES = ("fine-tune", "documents")
+_TO_LEARN = ("fine-tune", RAW)
+_TO_MEASURE = (*_TO_LEARN, QUESTIONS)
 
 
 def create_fine_tuning_job(
@@ -41,7 +45,7 @@ def _base_model(name: str, settings: Settings) -> str:
 
 
 def _check_files(session: Session, project: str, request: CreateRequest) -> None:
-    _check_file(session, project, request.training_file, "training_file")
+    _check_file(session, project, request.training_file, "training_file", _TO_LEARN)
     if request.validation_file is None:
         return
     if request.validation_file == request.training_file:
@@ -49,17 +53,17 @@ def _check_files(session: Session, project: str, request: CreateRequest) -> None
             "The validation file must be another than the training file; leave it out to hold nothing out.",
             param="validation_file",
         )
-    _check_file(session, project, request.validation_file, "validation_file")
+    _check_file(session, project, request.validation_file, "validation_file", _TO_MEASURE)
 
 
-def _check_file(session: Session, project: str, file_id: str, param: str) -> None:
+def _check_file(session: Session, project: str, file_id: str, param: str, purposes: Sequence[str]) -> None:
     try:
         document = DocumentRepository(session).get(project, file_id)
     except DocumentNotFound as error:
         raise InvalidRequest(
             f"invalid {param}: there is no file '{file_id}'; GET /v1/files lists them.", param=param
         ) from error
-    if document.purpose not in _PURPOSES:
+    if document.purpose not in purposes:
         raise InvalidRequest(
             f"invalid {param}: the file's purpose is '{document.purpose}'; upload it with the purpose 'fine-tune'.",
             param=param,

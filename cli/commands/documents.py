@@ -12,13 +12,16 @@ from cli.client import Client, Json, check_accepted
 from cli.commands.options import AsJson, open_client
 from cli.output import note, print_json, print_table, size, when
 
+OfQuestions = Annotated[
+    bool, typer.Option("--questions", help="Questions with their answers (jsonl, csv): asked, never learned from.")
+]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pdf, docx, html, md, txt, csv or jsonl files.")]
 
 
-def upload(files: Files, as_json: AsJson = False) -> None:
+def upload(files: Files, questions: OfQuestions = False, as_json: AsJson = False) -> None:
     """Upload documents; the same bytes twice are one document."""
     with open_client() as client:
-        uploaded = client.upload(files)
+        uploaded = client.upload(files, "questions" if questions else "documents")
     if as_json:
         print_json(uploaded)
     else:
@@ -28,11 +31,12 @@ def upload(files: Files, as_json: AsJson = False) -> None:
 
 def documents(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    questions: OfQuestions = False,
     as_json: AsJson = False,
 ) -> None:
     """List the newest documents."""
     with open_client() as client:
-        found = client.documents(limit)
+        found = client.documents(limit, "questions" if questions else None)
     if as_json:
         print_json(found)
         return

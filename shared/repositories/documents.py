@@ -10,8 +10,21 @@ from sqlalchemy.orm import Session
 from shared.database import now
 from shared.errors import DocumentError, DocumentNotFound
 from shared.models import Adapter, AdapterVersion, DatasetDocument, Document
+from shared.question_files import QUESTIONS
 from shared.repositories.callers import key_of
 from shared.repositories.paging import newest_first, older_than
+
+RAW = "documents"  # the purpose of documents to learn from as they are
+
+
+def content_key_of(purpose: str, sha256: str) -> str | None:
+    """What is the same for two documents of one purpose that are one if they have the same bytes; None: they never are.
+
+    The hash of a file of questions is cut, to leave room in the column; 216 bits of it say as much.
+    """
+    if purpose == QUESTIONS:
+        return f"{QUESTIONS}-{sha256[:54]}"
+    return sha256 if purpose == RAW else None
 
 
 class DocumentRepository:
@@ -20,10 +33,14 @@ class DocumentRepository:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def find_same(self, project_id: str, sha256: str) -> Document | None:
-        """The raw document with the same bytes, deleted or not."""
-        wanted = select(Document).where(Document.project_id == project_id, Document.content_key == sha256)
-        return self.session.scalar(wanted)
+    def find_same(self, project_id: str, purpose: str, sha256: str) -> Document | None:
+        """The raw document, or file of questions, with the same bytes, deleted or not; None for other purposes."""
+        key = content_key_of(purpose, sha256)
+        if key is None:
+            return None
+        return self.session.scalar(
+            select(Document).where(Document.project_id == project_id, Document.content_key == key)
+        )
 
     def find_locked(self, document_id: str) -> Document | None:
         """The document as it is now, deleted or not; it stays so until the session ends."""
@@ -82,9 +99,7 @@ class DocumentRepository:
 
     def all_ids(self, project_id: str) -> Sequence[str]:
         """Ids of all raw documents, oldest first: files of questions, results and the like are none to learn from."""
-        wanted = select(Document.id).where(
-            Document.project_id == project_id, Document.purpose == "documents", _is_there()
-        )
+        wanted = select(Document.id).where(Document.project_id == project_id, Document.purpose == RAW, _is_there())
         return self.session.scalars(wanted.order_by(Document.created_at, Document.id)).all()
 
     def keep_longer(self, document: Document, seconds: float | None) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.database import now
 from shared.models import Document
+from shared.repositories.documents import RAW
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,4 @@ class IndexedDocumentRepository:
 
 def _present() -> tuple[ColumnElement[bool], ...]:
     is_fresh = or_(Document.expires_at.is_(None), Document.expires_at > now())
-    return Document.purpose == "documents", Document.deleted_at.is_(None), is_fresh
+    return Document.purpose == RAW, Document.deleted_at.is_(None), is_fresh

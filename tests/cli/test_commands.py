@@ -77,6 +77,22 @@ def test_upload_shows_each_document_once(finetuned: Run, document: Path) -> None
     assert_fits(again.stdout)
 
 
+def test_questions_are_uploaded_and_listed_apart(finetuned: Run, document: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.csv"
+    asked.write_text("question,answer\nWhen?,1987\n")
+    finetuned("upload", document)
+
+    result = finetuned("upload", "--questions", asked)
+
+    assert result.exit_code == 0, result.output
+    listed = json.loads(finetuned("documents", "--questions", "--json").stdout)
+    assert [(one["filename"], one["purpose"]) for one in listed] == [("asked.csv", "questions")]
+    assert_failed(
+        finetuned("upload", "--questions", document),
+        "leave.md: Questions come as jsonl or csv, each with 'question' and 'answer'.",
+    )
+
+
 def test_a_bad_file_beside_a_good_one_fails_by_its_own_reason(finetuned: Run, document: Path, tmp_path: Path) -> None:
     bad = tmp_path / "photo.png"
     bad.write_bytes(b"\x89PNG")
