@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 
 from api.answers.dispatcher import Dispatcher
 from api.keys.ring import KeyRing
+from api.quality.reading import QualityReader
 from api.ringer import Ringer
 from shared.database import Database
 from shared.queue import Doorbell, celery_app
@@ -34,6 +35,7 @@ class Services:
     redis: Redis
     dispatcher: Dispatcher
     keys: KeyRing
+    quality: QualityReader = field(default_factory=QualityReader)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # what would go on for hours ends now
 
 

@@ -276,7 +276,10 @@ class AnswerRecord(Base):
     """
 
     __tablename__ = "answers"
-    __table_args__ = (Index("ix_answers_page", "project_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_answers_page", "project_id", "created_at", "id"),
+        Index("ix_answers_of_version", "project_id", "adapter", "version", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(128), primary_key=True)
     project_id: Mapped[str] = mapped_column(String(64))

@@ -34,4 +34,4 @@ def train(creation: Creation, request: TrainRequest) -> TrainAnswer:
 @router.get("/status")
 def get_status(session: ReadSession, services: AppServices, project: Project, is_redis_up: RedisUp) -> StatusAnswer:
     """Whether something is trained and can answer, what is going on, and what is missing."""
-    return read_status(session, project, services.settings, is_redis_up)
+    return read_status(session, project, services.settings, services.quality, is_redis_up)

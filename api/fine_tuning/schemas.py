@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.answers.summary import AnswersSummary
+from api.quality.schemas import QualityAnswer
 from shared.setup_parameters import ADAPTER_NAME
 from shared.training_config import FineTuningConfig
 
@@ -98,6 +99,7 @@ class StatusAnswer(BaseModel):
     training_workers: int
     setup_workers: int
     answers: AnswersSummary
+    quality: list[QualityAnswer]
     missing: list[str]
 
 

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 from api.answers.summary import LATEST, summary_of
 from api.fine_tuning.schemas import StatusAnswer
 from api.health.checks import base_model_problem, worker_problems
+from api.quality.reading import QualityReader
+from api.quality.schemas import quality_answer
 from shared.errors import BrokerUnavailable
 from shared.models import Adapter, AdapterVersion
 from shared.repositories.adapters import AdapterRepository
@@ -18,7 +20,9 @@ from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
 
-def read_status(session: Session, project: str, settings: Settings, is_redis_up: bool) -> StatusAnswer:
+def read_status(
+    session: Session, project: str, settings: Settings, quality: QualityReader, is_redis_up: bool
+) -> StatusAnswer:
     """Reads the status of the project and of the workers that serve it."""
     adapters, workers = AdapterRepository(session), WorkerRepository(session)
     adapter, version = adapters.latest(project) or (None, None)
@@ -39,6 +43,7 @@ def read_status(session: Session, project: str, settings: Settings, is_redis_up:
         training_workers=alive.get("training", 0),
         setup_workers=alive.get("setup", 0),
         answers=summary_of(AnswerRepository(session).latest(project, LATEST)),
+        quality=[quality_answer(one) for one in quality.read(session, project)],
         missing=_missing(session, project, settings, is_redis_up, alive),
     )
 

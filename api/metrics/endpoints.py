@@ -34,10 +34,10 @@ NumWaiting = Annotated[int | None, Depends(_num_waiting)]
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def get_metrics(request: Request, session: ReadSession, num_waiting: NumWaiting) -> Response:
+def get_metrics(request: Request, session: ReadSession, services: AppServices, num_waiting: NumWaiting) -> Response:
     """Counts and times of this API process and of each inference worker, the queues, jobs, running trainings, and the
-    quality of the latest answers."""
-    readings: Readings = read(session, num_waiting)
+    quality of the latest answers and of each version's."""
+    readings: Readings = read(session, services.quality, num_waiting)
     requests: RequestMeasures = request.app.state.request_measures
     own = generate_latest(requests.registry) + generate_latest(_process)
     return Response(own + generate_latest(readings), media_type=CONTENT_TYPE_LATEST)

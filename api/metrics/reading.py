@@ -7,7 +7,8 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from api.answers.summary import LATEST, summary_of
-from api.metrics.families import Readings, VersionQuality
+from api.metrics.families import LatestQuality, Readings
+from api.quality.reading import QualityReader
 from shared.measures import measures_in
 from shared.metric_families import RunningJob
 from shared.models import AnswerRecord
@@ -17,7 +18,7 @@ from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 
 
-def read(session: Session, num_waiting: int | None) -> Readings:
+def read(session: Session, quality: QualityReader, num_waiting: int | None) -> Readings:
     """Everything at this moment; `num_waiting` questions wait, None where that is not known."""
     workers, jobs = WorkerRepository(session), JobStatistics(session)
     measured = {one.id: measures_in(one.details) for one in workers.alive("inference")}
@@ -30,10 +31,11 @@ def read(session: Session, num_waiting: int | None) -> Readings:
         trainings=[RunningJob(*one) for one in jobs.trainings()],
         num_waiting=num_waiting,
         qualities=_qualities(session),
+        versions=quality.read(session, None),
     )
 
 
-def _qualities(session: Session) -> list[VersionQuality]:
+def _qualities(session: Session) -> list[LatestQuality]:
     """The latest answers, summed up by who gave them."""
 
     def giver(record: AnswerRecord) -> tuple[str, str, str, str]:
@@ -41,4 +43,4 @@ def _qualities(session: Session) -> list[VersionQuality]:
         return record.project_id, record.model, record.adapter or "", version
 
     records = sorted(AnswerRepository(session).latest(None, LATEST), key=giver)
-    return [VersionQuality(key, summary_of(list(group))) for key, group in groupby(records, giver)]
+    return [LatestQuality(key, summary_of(list(group))) for key, group in groupby(records, giver)]

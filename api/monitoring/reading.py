@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from sqlalchemy.orm import Session
 
 from api.monitoring.schemas import AnswersOverTime, Monitoring, Percentiles, QueueAnswer, WorkerAnswer
+from shared.answer_sums import AnswerSums
 from shared.measures import measures_in
 from shared.models import Worker
 from shared.repositories.answer_statistics import (
     AnswerStatistics,
     AnswerStatisticsRepository,
-    AnswerSums,
     Spread,
     percentile,
 )

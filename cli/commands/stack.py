@@ -72,6 +72,9 @@ def status(as_json: AsJson = False) -> None:
     )
     for sentence in found["missing"]:
         note(sentence)
+    for one in found["quality"]:
+        if one["drift"] is not None:
+            note(f"{one['adapter']}@{one['version']}: {one['drift']}")
 
 
 def show_addresses(local: LocalStack) -> None:

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 
-from api.metrics.families import Readings, VersionQuality
+from api.metrics.families import LatestQuality, Readings
 from api.metrics.requests import RequestMeasures
 from shared.metric_families import RunningJob, families_of_inference
 from shared.repositories.job_statistics import Durations, Queue
@@ -51,7 +51,8 @@ def of_the_api() -> list[Metric]:
         durations=[Durations("setup", "failed", 1, 2.0)],
         trainings=[RunningJob("default", "ftjob-1", dict.fromkeys(("step", "train_loss"), 1))],
         num_waiting=0,
-        qualities=list[VersionQuality](),
+        qualities=list[LatestQuality](),
+        versions=[],
     )
     return [*readings.collect(), *RequestMeasures().registry.collect()]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 from sqlalchemy import update
 
 from shared.database import Database
 from shared.models import AnswerRecord
-from shared.repositories.answer_statistics import AnswerStatistics, AnswerStatisticsRepository, percentile
+from shared.repositories.answer_statistics import AnswerStatistics, AnswerStatisticsRepository, Giver, percentile
 from tests.shared.test_answers_repository import add, row
 
 SINCE = 1_000_000.0
@@ -43,6 +45,24 @@ def test_everything_is_summed_up(database: Database) -> None:
     assert (sums.num_answers, sums.completion_tokens, sums.mean_logprob, sums.repetition) == (2, 12, -2.0, 0.5)
     assert (sums.num_fallbacks, sums.num_truncated, sums.thumbs_up, sums.thumbs_down) == (1, 1, 0, 1)
     assert (sums.writing_tokens, sums.writing_ms) == (10, 200.0)
+    assert (sums.first_token_ms, sums.total_ms) == (4.0, 204.0)
+    assert (sums.mean_logprob_squares, sums.repetition_squares) == (2.5, 0.25)
+    assert {type(value) for value in astuple(sums)} == {int, float}, "Postgres' sums of integers are decimals"
+
+
+def test_the_answers_of_each_giver_are_told_apart(database: Database) -> None:
+    for number, fields in enumerate(({}, {}, {"version": 2}, {"adapter": None, "version": None}), 1):
+        given(database, number, SINCE, **fields)
+    given(database, 5, SINCE + 60)
+    found = {
+        number: {one: sums.num_answers for one, sums in part.givers.items()}
+        for number, part in by_time(database).items()
+    }
+    first = Giver("demo", "handbook", 1)
+    assert found == {
+        0: {first: 2, Giver("demo", "handbook", 2): 1, Giver("demo", None, None): 1},
+        1: {first: 1},
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The quality of each version's answers, and whether it has drifted."""
