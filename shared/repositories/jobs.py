@@ -160,6 +160,10 @@ class JobRepository:
         self._hold(claim, lease_expires_at=now() + lease_seconds)
         return self.session.get_one(Job, claim.job_id, populate_existing=True)
 
+    def hold(self, claim: Claim) -> None:
+        """Nobody takes the job from this attempt before the session ends; raises `Superseded` if somebody has."""
+        self._hold(claim, progress_at=now())
+
     def report_progress(self, claim: Claim, progress: dict[str, Any]) -> None:
         self._hold(claim, progress=progress, progress_at=now())
 

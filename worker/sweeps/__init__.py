@@ -1,0 +1,1 @@
+"""Sweeps: the search for a training's best configuration, one training job a trial."""
