@@ -35,6 +35,11 @@ class ClaimedJob:
                 self.claim, type=type, level=level, message=message, data=without_non_finite(data or {})
             )
 
+    def is_cancelled(self) -> bool:
+        """Whether nobody wants the job any more; a superseded attempt may also have made way for another."""
+        with self.database.read() as session:
+            return JobRepository(session).get(self.claim.project_id, self.claim.job_id).status == "cancelled"
+
 
 def without_non_finite(values: dict[str, Any]) -> dict[str, Any]:
     """The same with None for infinite and undefined numbers, at any depth: JSON has none, and Postgres refuses them."""

@@ -161,7 +161,8 @@ class Choice(_Message):
 
 
 class Answer(_Message):
-    """The end of an answer, with its whole text and who gave it. Times are in milliseconds.
+    """The end of an answer, with its whole text and who gave it. Times are in milliseconds, and count from the
+    question; `total_ms` is that of the last token, 0 where nobody measured it.
 
     `choices` are all answers where more than one was asked for. The text, `finish_reason`, `quality` and `logprobs`
     here are those of the first; `usage` counts the tokens of all.
@@ -180,6 +181,7 @@ class Answer(_Message):
     quality: Quality
     queue_ms: float
     first_token_ms: float
+    total_ms: float = 0.0
     logprobs: tuple[TokenLogprob, ...] | None = None
     choices: tuple[Choice, ...] = ()
 

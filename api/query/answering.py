@@ -14,7 +14,6 @@ from api.answers.delivery import deliver_whole
 from api.answers.schemas import QueryAnswer
 from api.query.choosing import Plan
 from api.query.schemas import Backend, MainAnswer, MainQuestion
-from api.retrieval.endpoint import GeneratorEndpoint
 from api.retrieval.schemas import source_of
 from api.services import Services
 from shared.errors import (
@@ -27,16 +26,16 @@ from shared.errors import (
     QueueFull,
     Unavailable,
 )
+from shared.generator_endpoint import GeneratorEndpoint
 from shared.ids import new_id
 from shared.messages import Turn
 from shared.repositories.model_names import ModelNameRepository, NamedModel
 from shared.repositories.workers import WorkerRepository
-from shared.retrieval.prompt import prompt_of
+from shared.retrieval.prompt import NOTHING_FOUND, prompt_of
 from shared.retrieval.searching import Hit, Retrieval
 
 _DOWN = (Unavailable, QueueFull, AdapterBroken, BaseModelError, NotFound, PromptTooLong)
 _MOST_ATTEMPTS = 3
-_NOTHING_FOUND = "The documents hold nothing about this question."
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Asking:
 
     def _nothing_found(self) -> MainAnswer:
         return MainAnswer(
-            id=new_id("answer-"), answer=_NOTHING_FOUND, backend="rag", sources=[], latency_ms=self._latency_ms()
+            id=new_id("answer-"), answer=NOTHING_FOUND, backend="rag", sources=[], latency_ms=self._latency_ms()
         )
 
     def _answer(self, backend: Backend, answer: QueryAnswer, hits: Sequence[Hit]) -> MainAnswer:

@@ -28,7 +28,7 @@ _RESOLVED = (
 
 # A deleted adapter keeps its row, so that a number never names a second version; all its versions are deleted.
 _IS_THERE = exists().where(AdapterVersion.adapter_id == Adapter.id, AdapterVersion.deleted_at.is_(None))
-_USES = {"batch": "answers with it", "export": "exports it"}
+_USES = {"batch": "answers with it", "export": "exports it", "evaluation": "compares it"}
 
 
 class AdapterRepository:
@@ -81,6 +81,20 @@ class AdapterRepository:
         if wanted is None:
             raise VersionNotFound(f"Adapter '{name}' has no live version; promote one.", param="adapter")
         return self.version(adapter, wanted)
+
+    def published_by(self, project_id: str, job_id: str) -> tuple[Adapter, AdapterVersion] | None:
+        """The version that a training has published, unless it is deleted."""
+        row = self.session.execute(
+            select(Adapter, AdapterVersion)
+            .join(AdapterVersion, AdapterVersion.adapter_id == Adapter.id)
+            .where(
+                Adapter.project_id == project_id,
+                AdapterVersion.job_id == job_id,
+                AdapterVersion.deleted_at.is_(None),
+            )
+            .limit(1)
+        ).first()
+        return None if row is None else (row[0], row[1])
 
     def history(self, adapter: Adapter) -> Sequence[Promotion]:
         """Moves of the alias, newest first."""
@@ -257,11 +271,24 @@ class AdapterRepository:
             )
             .limit(1)
         ).first()
+        user = user or self._evaluation_of(adapter, number)
         if user is not None:
             raise VersionInUse(
                 f"Version {number} of '{adapter.name}' is in use: job {user.id}, which is {user.status}, "
                 f"{_USES[user.kind]}; let it end, or cancel it."
             )
+
+    def _evaluation_of(self, adapter: Adapter, number: int) -> Job | None:
+        """An evaluation that has not ended and one of whose columns is the version. (Neither SQL finds a value in a
+        list of JSON objects; few evaluations are there at once.)"""
+        wanted = select(Job).where(
+            Job.project_id == adapter.project_id, Job.kind == "evaluation", Job.status.not_in(ENDED)
+        )
+        for job in self.session.scalars(wanted):
+            columns = job.parameters.get("columns", ())
+            if any((one.get("adapter"), one.get("version")) == (adapter.name, number) for one in columns):
+                return job
+        return None
 
     def _move(self, adapter: Adapter, number: int | None, action: str, reason: str, actor: str | None) -> None:
         self.session.add(

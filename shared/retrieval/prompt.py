@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shared.retrieval.searching import Hit
 
+NOTHING_FOUND = "The documents hold nothing about this question."  # the answer where there are no sources
 _RULES = (
     "Answer the question by the numbered sources alone, briefly, and name the sources that you used like [1]. "
     "If the sources do not hold the answer, say that the documents do not say. "

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamples
+from shared.storage import seal
 from tests.data import tokenizers_of
 from tests.data.documents import LEAVE, SICK, pairs_document, text_document
-from worker.base_models.formats import PromptFormat
-from worker.data.dataset import BuiltDataset, build, hash_of_tokenizer, load, save
+from worker.base_models.formats import Message, PromptFormat
+from worker.data.dataset import HELD_OUT, BuiltDataset, build, hash_of_tokenizer, held_out_questions, load, save
 from worker.data.examples import DatasetOptions, SourceDocument
+from worker.data.texts import ExtractedText
 
 GPT2 = tokenizers_of.gpt2_tokenizer()
 T5 = tokenizers_of.t5_tokenizer()
@@ -240,6 +242,32 @@ def test_a_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "d" / "dataset.json").read_text())
     assert about["fingerprint"] == dataset.fingerprint
     assert (about["base_model"], about["prompt_format"]) == ("demo", "text")
+
+
+@pytest.mark.parametrize("style", [PromptFormat.TEXT, PromptFormat.TEXT2TEXT])
+def test_the_held_out_questions_are_saved_with_the_turns_before_each_answer(
+    tmp_path: Path, style: PromptFormat
+) -> None:
+    said = ("Hi?", "Hello.", "Who?", "Me.", "Left out?", "Yes.")
+    turns = [Message(role=("user", "assistant")[place % 2], content=one) for place, one in enumerate(said)]
+    turns[-1]["weight"] = 0
+    asked = SourceDocument("h", "h" * 64, "h", ExtractedText(conversations=(tuple(turns),)), is_held_out=True)
+    text = SourceDocument("t", "t" * 64, "t", prose("t").text, is_held_out=True)
+    save(built(pairs("c"), asked, text, style=style), tmp_path / "d", "demo", DatasetOptions())
+    found = held_out_questions(tmp_path / "d") or []
+    assert [[turn["content"] for turn in one.exchange] for one in found] == [["Hi?", "Hello."], [*said[:4]]]
+    _, validation = load(tmp_path / "d")
+    assert len({one.example for one in found}) == (1 if style is PromptFormat.TEXT else 2)
+    assert all(one.example < len(validation) for one in found)
+
+
+def test_a_dataset_of_an_older_version_has_no_held_out_questions_and_loads(tmp_path: Path) -> None:
+    save(built(prose("a")), tmp_path / "d", "demo", DatasetOptions())
+    assert held_out_questions(tmp_path / "d") == []
+    (tmp_path / "d" / HELD_OUT).unlink()
+    seal(tmp_path / "d")
+    load(tmp_path / "d")
+    assert held_out_questions(tmp_path / "d") is None
 
 
 def test_a_dataset_without_validation_loads_too(tmp_path: Path) -> None:

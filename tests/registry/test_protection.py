@@ -46,6 +46,20 @@ def test_a_version_that_a_job_names_stays_until_the_job_has_ended(database: Data
     delete(database, 1)
 
 
+def test_a_version_that_an_evaluation_compares_stays_until_that_has_ended(database: Database) -> None:
+    publish(database), publish(database), publish(database)
+    columns = [{"backend": "model"}, {"backend": "rag", "adapter": "handbook", "version": 1}]
+    with database.write() as session:
+        job = JobRepository(session).create("default", "evaluation", {"columns": columns})
+        JobRepository(session).create("elsewhere", "evaluation", {"columns": [{"adapter": "handbook", "version": 2}]})
+    with pytest.raises(VersionInUse, match=f"{job.id}, which is queued, compares it"):
+        delete(database, 1)
+    delete(database, 2)
+    with database.write() as session:
+        JobRepository(session).cancel("default", job.id)
+    delete(database, 1)
+
+
 def test_a_version_that_nobody_names_is_deleted(database: Database) -> None:
     publish(database), publish(database)
     with database.write() as session:

@@ -103,8 +103,7 @@ def encode_conversation(
     One example; one for each learned answer where the model writes a single answer (text2text), or where its chat
     template renders an answer differently once more turns follow. An empty example if there is nothing to learn.
     """
-    is_asked = style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)  # these answer something
-    ends = [end for end, message in enumerate(messages, 1) if _is_learned(message) and (end > 1 or not is_asked)]
+    ends = learned_ends(style, messages)
     if not ends:
         return [Example([], [])]
     if style is PromptFormat.TEXT2TEXT:
@@ -119,6 +118,12 @@ def encode_conversation(
         tokens += segment
         labels += segment if is_learned else [MASKED] * len(segment)
     return [_cut(tokens, labels, max_length)]
+
+
+def learned_ends(style: PromptFormat, messages: Sequence[Message]) -> list[int]:
+    """The ends of what `encode_conversation` learns: the last turn of each `messages[:end]`."""
+    is_asked = style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)  # these answer something
+    return [end for end, message in enumerate(messages, 1) if _is_learned(message) and (end > 1 or not is_asked)]
 
 
 def encode_preference(

@@ -10,7 +10,6 @@ from shared.claimed_job import ClaimedJob
 from shared.disk import DiskRoom
 from shared.errors import DocumentNotFound, Superseded
 from shared.repositories.documents import DocumentRepository
-from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from worker.batches.answering import answer_lines
@@ -47,7 +46,7 @@ def _run(
     try:
         _answer(batch, job, settings, storage, questions, capacity, should_stop)
     except Superseded:
-        if _is_cancelled(job):  # else another attempt waits for these answers
+        if job.is_cancelled():  # else another attempt waits for these answers
             questions.close(is_abandoned=True)
         raise
     finally:
@@ -89,8 +88,3 @@ def _source(job: ClaimedJob, storage: Storage, document_id: str) -> Path:
     if not path.is_file():
         raise DocumentNotFound("The document's file is gone from the data folder; upload it again.")
     return path
-
-
-def _is_cancelled(job: ClaimedJob) -> bool:
-    with job.database.read() as session:
-        return JobRepository(session).get(job.claim.project_id, job.claim.job_id).status == "cancelled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import DatasetError, NoDocuments, NothingToLearn, TooFewExamples
 from shared.storage import disk_errors, is_sealed, seal
 from worker.base_models.formats import Example, Learnable, PreferencePair, PromptFormat, sequences
-from worker.data.examples import DatasetOptions, ExampleEncoder, Item, SourceDocument
+from worker.data.examples import DatasetOptions, ExampleEncoder, Exchange, Item, SourceDocument
 from worker.data.split import (
     MIN_TRAIN_EXAMPLES,
     DocumentItems,
@@ -26,6 +26,7 @@ from worker.data.texts import EXTRACTOR_VERSION
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+HELD_OUT = "held_out.jsonl"
 FORMAT_VERSION = 2  # raise it when the same documents would give other examples
 
 
@@ -48,6 +49,15 @@ class Statistics:
     duplicate_examples: int
     preference_pairs: int
     prompt_format: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A question that is held out: turns, the last of which is the wanted answer, and its example's place in the
+    validation part."""
+
+    example: int
+    exchange: Exchange
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,9 @@ def build(
 
 
 def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetOptions) -> None:
-    """Writes the dataset into `folder`, which is made: Arrow files for `datasets.load_from_disk`, `dataset.json`, and
-    their sums. The same dataset gives the same bytes. Raises `DiskFull`."""
+    """Writes the dataset into `folder`, which is made: Arrow files for `datasets.load_from_disk`, `dataset.json`, the
+    questions that are held out, and their sums. The same dataset gives the same bytes. Raises
+    `DiskFull`."""
     from datasets import DatasetDict, disable_progress_bars
 
     disable_progress_bars()
@@ -110,6 +121,7 @@ def save(dataset: BuiltDataset, folder: Path, base_model: str, options: DatasetO
         # An empty part is left out: `datasets` writes it but cannot read it back.
         DatasetDict({name: _arrow(items) for name, items in parts.items() if items}).save_to_disk(str(folder))
         (folder / "dataset.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / HELD_OUT).write_text("".join(_questions(dataset.validation)), encoding="ascii")
         seal(folder)
 
 
@@ -124,6 +136,18 @@ def load(folder: Path) -> tuple[list[Learnable], list[Learnable]]:
         raise DatasetError("The dataset's files are damaged; run the setup again.")
     parts = load_from_disk(str(folder))
     return _examples(parts["train"]), _examples(parts["validation"]) if "validation" in parts else []
+
+
+def held_out_questions(folder: Path) -> list[HeldOut] | None:
+    """The questions of the validation part of a dataset, whose files `load` has compared with their sums; none where
+    all of it is running text. None for a dataset that was saved before they were kept. Raises `DatasetError`."""
+    try:
+        lines = (folder / HELD_OUT).read_text(encoding="ascii").splitlines()
+        return [HeldOut(line["example"], tuple(line["messages"])) for line in map(json.loads, lines)]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError("The dataset's held-out questions cannot be read; run the setup again.") from error
 
 
 def _each_once(documents: Sequence[SourceDocument]) -> list[SourceDocument]:
@@ -214,6 +238,15 @@ def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template]
     return hashlib.sha256(json.dumps([rules, special], sort_keys=True).encode()).hexdigest()
+
+
+def _questions(items: Sequence[Item]) -> Iterator[str]:
+    """A line each, without the weights of turns: they are asked, not learned."""
+    for number, item in enumerate(items):
+        for exchange in item.exchanges:
+            if len(exchange) > 1:  # an answer to nothing cannot be asked for
+                turns = [{"role": turn["role"], "content": turn["content"]} for turn in exchange]
+                yield json.dumps({"example": number, "messages": turns}) + "\n"
 
 
 def _arrow(items: Sequence[Item]) -> Any:

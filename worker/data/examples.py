@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +20,7 @@ from worker.base_models.formats import (
     encode_conversation,
     encode_preference,
     encode_text,
+    learned_ends,
     sequences,
 )
 from worker.data.chunking import Chunk, CountTokens, chunk_text
@@ -27,6 +28,8 @@ from worker.data.texts import ExtractedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Exchange = tuple[Message, ...]  # turns, the last of which is the wanted answer
 
 _NO_LIMIT = 1_000_000_000
 _SPARE_TOKENS = 2  # letters at a seam may become other tokens than on their own
@@ -59,11 +62,13 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class Item:
-    """An example, or a pair of them, and where it came from: `chunk` counts from 0 within the document."""
+    """An example, or a pair of them, and where it came from: `chunk` counts from 0 within the document. `exchanges`
+    are the conversations, each up to an answer that is learned; running text has none."""
 
     example: Learnable
     document_id: str
     chunk: int
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class ExampleEncoder:
@@ -80,14 +85,17 @@ class ExampleEncoder:
         """Its chunks, then its conversations, then its preferences. Some may have nothing to learn: see
         `is_learnable`."""
         chunks = chunk_text(document.text, self._count, self._size_for, overlap)
-        examples: list[Learnable] = [one for chunk in chunks for one in self._of_chunk(chunk, document.title)]
+        made: list[tuple[Learnable, tuple[Exchange, ...]]] = [
+            (one, ()) for chunk in chunks for one in self._of_chunk(chunk, document.title)
+        ]
         for number, conversation in enumerate(document.text.conversations, start=1):
             with _refusals(f"conversation {number} of '{document.title}'"):
-                examples += self._of_conversation(conversation)
+                made += self._of_conversation(conversation)
         for number, preference in enumerate(document.text.preferences, start=1):
             with _refusals(f"preference {number} of '{document.title}'"):
-                examples.append(self._of_preference(preference))
-        return [Item(example, document.id, index) for index, example in enumerate(examples)]
+                answer = Message(role="assistant", content=preference["chosen"])
+                made.append((self._of_preference(preference), ((*preference["prompt"], answer),)))
+        return [Item(example, document.id, index, asked) for index, (example, asked) in enumerate(made)]
 
     def is_learnable(self, item: Learnable) -> bool:
         """Whether any label counts, in a pair on both sides, and the sides differ (cut short, they may not). A causal
@@ -107,8 +115,13 @@ class ExampleEncoder:
         is_asked = self._style in (PromptFormat.CHAT, PromptFormat.TEXT2TEXT)
         return text if is_asked or not heading else f"{heading}\n\n{text}"
 
-    def _of_conversation(self, conversation: Sequence[Message]) -> list[Example]:
-        return encode_conversation(self._style, self._tokenizer, conversation, self._options.max_length)
+    def _of_conversation(self, conversation: Exchange) -> list[tuple[Learnable, tuple[Exchange, ...]]]:
+        """Its examples, each with what it answers."""
+        examples = encode_conversation(self._style, self._tokenizer, conversation, self._options.max_length)
+        exchanges = tuple(conversation[:end] for end in learned_ends(self._style, conversation))
+        if len(examples) == len(exchanges):
+            return [(example, (exchange,)) for example, exchange in zip(examples, exchanges, strict=True)]
+        return [(example, exchanges) for example in examples]  # one for all of them
 
     def _of_preference(self, preference: Preference) -> PreferencePair:
         return encode_preference(self._style, self._tokenizer, preference, self._options.max_length)

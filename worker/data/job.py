@@ -124,7 +124,7 @@ def _read_documents(
         is_held_out = document.id in (parameters.validation_document_ids or ())
         job.log(f"Validating {'validation' if is_held_out else 'training'} file: {document.filename}")
         try:
-            text = _text_of(document, limits, storage)
+            text = text_of(document, limits, storage)
         except DocumentError as error:
             read.failed.append(failure(document.id, document.filename, error))
             _mark_failed(job, document, error)
@@ -138,7 +138,8 @@ def _read_documents(
     return read
 
 
-def _text_of(document: Document, limits: ExtractionLimits, storage: Storage) -> ExtractedText:
+def text_of(document: Document, limits: ExtractionLimits, storage: Storage) -> ExtractedText:
+    """What the document says, from its file or from what was read of it before. Raises a `DocumentError`."""
     cache = TextCache(storage)
     text = cache.find(document.sha256, document.kind)
     if text is None:

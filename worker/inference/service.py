@@ -167,7 +167,7 @@ class InferenceService:
         elif output.error is not None:
             self._refuse(flight, output.error)
         elif all(one.finish_reason for one in flight.choices):
-            flight.final = _answer(flight, flight.prepared)
+            flight.final = _answer(flight, flight.prepared, self._clock())
             self._measures.answered(flight.question, flight.final, times_of(output.sequence, self._clock()))
             _log_answer(flight.question, flight.final)
             self._trace(flight, flight.prepared)
@@ -386,7 +386,7 @@ def _log_answer(question: Question, answer: Answer) -> None:
         log.log(level, "question %s answered", question.id, extra={"fields": figures})
 
 
-def _answer(flight: Flight, prepared: Prepared) -> Answer:
+def _answer(flight: Flight, prepared: Prepared, now: float) -> Answer:
     sequences, responder = prepared.sequences, prepared.responder
     asked_at = flight.question.asked_at
     choices = tuple(one.message(sequence) for one, sequence in zip(flight.choices, sequences, strict=True))
@@ -406,6 +406,7 @@ def _answer(flight: Flight, prepared: Prepared) -> Answer:
         quality=first.quality,
         queue_ms=1000 * max(0.0, (its_sequence.started_at or asked_at) - asked_at),
         first_token_ms=1000 * max(0.0, (its_sequence.first_token_at or asked_at) - asked_at),
+        total_ms=1000 * max(0.0, now - asked_at),
         logprobs=first.logprobs,
         choices=choices if len(choices) > 1 else (),
     )

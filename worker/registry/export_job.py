@@ -118,9 +118,7 @@ def _keep(job: ClaimedJob, parameters: ExportParameters, made: Path, final: Path
     try:
         _succeed(job, parameters, found)
     except Superseded:
-        with job.database.read() as session:
-            status = JobRepository(session).get(job.claim.project_id, job.claim.job_id).status
-        if status == "cancelled":  # else another attempt has it, or will
+        if job.is_cancelled():  # else another attempt has it, or will
             final.unlink(missing_ok=True)
         raise
 

@@ -1,0 +1,111 @@
+"""Generated answers of an evaluation: by real inference workers, as transformers gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from shared.errors import CorruptDocument, DocumentError, DocumentNotFound
+from tests.evaluation.conftest import BASE, QUESTIONS, V1, Bench
+from worker.base_models.formats import Message, PromptFormat, encode_prompt
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+def generated(model: PreTrainedModel | PeftModel, folder: Path, question: str, num_tokens: int) -> str:
+    """What transformers' `generate` says."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = encode_prompt(PromptFormat.TEXT, tokenizer, [Message(role="user", content=question)])
+    ids = torch.tensor([prompt])
+    tokens = model.eval().generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
+    )
+    return str(tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True)).strip()
+
+
+def test_answers_are_those_of_generate_and_come_with_their_metrics(bench: Bench, gpt2: Path) -> None:
+    document = bench.upload_questions()
+    with bench.answering():
+        found = bench.evaluate(BASE, V1, question_document_ids=[document])
+    rows = found.of("questions")
+    assert [(row.question, row.wanted) for row in rows] == QUESTIONS
+    base = AutoModelForCausalLM.from_pretrained(gpt2)
+    texts = {"base": [generated(base, gpt2, row.question or "", 6) for row in rows]}
+    tuned = PeftModel.from_pretrained(base, bench.storage.version("version-handbook-1"))
+    texts["handbook@1"] = [generated(tuned, gpt2, row.question or "", 6) for row in rows]
+    assert texts["base"] != texts["handbook@1"]
+    for label, wanted in texts.items():
+        assert [(row.answers[label].text or "").strip() for row in rows] == wanted
+    metrics = rows[0].answers["base"].metrics
+    assert {"loss", "exact_match", "f1", "rouge_l", "chrf", "bleu", "repetition", "length"} <= metrics.keys()
+    assert (metrics["truncated"], metrics["length"]) == (1.0, 6.0)
+    assert metrics["prompt_tokens"] == len("Question: Where is the office?\nAnswer:")
+    assert 0 < metrics["latency_ms"] < 60_000
+    assert metrics["tokens_per_second"] == pytest.approx(6000 / metrics["latency_ms"])
+    figures = {(one.label, one.source): one for one in found.report.columns}
+    assert figures["base", "questions"].figures["f1"].num_examples == 3
+    assert "corpus_bleu" in figures["base", "questions"].corpus
+    asked = [row for row in found.of("held_out") if row.answers["base"].text is not None]
+    assert [row.wanted for row in asked] == [f"It is {number}beta." for number in range(5)]
+
+
+def test_without_an_inference_worker_the_report_has_the_losses_and_says_so(bench: Bench) -> None:
+    found = bench.evaluate(BASE, V1, patience=0.2)
+    assert all(row.answers["base"].text is None for row in found.rows)
+    assert any("loss" in row.answers["base"].metrics for row in found.rows)
+    (note,) = found.report.notes
+    assert note.startswith("No inference worker was running for 0.2 seconds, so 10 of 10 answers are missing")
+
+
+def test_an_evaluation_that_is_stopped_in_its_midst_asks_each_question_once(bench: Bench) -> None:
+    job = bench.claim(bench.create(BASE, V1))
+    output = bench.storage.checkpoints(job.claim.job_id) / "answers.jsonl"
+    with bench.answering():
+        bench.run(job, lambda: output.exists() and output.stat().st_size > 0)
+        kept = output.read_bytes()
+        assert kept
+        bench.hand_back(job)
+        second = bench.claim(bench.row(job))
+        bench.run(second)
+        whole = bench.evaluate(BASE, V1)
+    found = bench.found(second)
+    texts = [{label: one.text for label, one in row.answers.items()} for row in found.rows]
+    assert texts == [{label: one.text for label, one in row.answers.items()} for row in whole.rows]
+    first = json.loads(kept.splitlines()[0])
+    assert first["answer"] in {text for row in texts for text in row.values()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.jsonl", '{"question": "a", "answer": "b"}\n{"question": "a"}', "Line 2: 'answer' is missing"),
+        ("q.jsonl", '{"question": "a", "answer": "b"}\n{broken', "Line 2 is not valid JSON"),
+        ("q.jsonl", '{"question": "a", "answer": ""}', "Line 1: 'answer' must be a text that is not empty"),
+        ("q.jsonl", '{"text": "only that"}', "holds no question with an answer"),
+        ("q.csv", "question,answer\na,b,c", "Line 2 has 3 columns"),
+        ("q.csv", "one,two\n1,2", "holds no question with an answer"),
+        ("q.jsonl", "[" * 100_000, "Line 1 is not valid JSON"),
+    ],
+)
+def test_a_file_of_questions_that_is_wrong_is_said_with_its_line(
+    bench: Bench, name: str, content: str, message: str
+) -> None:
+    job = bench.claim(bench.create(BASE, question_document_ids=[bench.upload(content, name=name)]))
+    with pytest.raises(DocumentError, match=message) as raised:
+        bench.run(job)
+    assert raised.value.detail.startswith(name)
+    assert raised.value.param == "question_document_ids"
+
+
+def test_a_file_of_questions_that_is_gone_or_damaged_is_said(bench: Bench) -> None:
+    with pytest.raises(DocumentNotFound):
+        bench.evaluate(BASE, question_document_ids=["file-none"])
+    document = bench.upload_questions()
+    bench.storage.document(document).write_text("{}")
+    with pytest.raises(CorruptDocument, match="not what was uploaded"):
+        bench.evaluate(BASE, question_document_ids=[document])

@@ -1,0 +1,115 @@
+"""Teacher-forced scores of columns: those of transformers and PEFT, and kept over interruptions."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from shared.evaluation_parameters import Column
+from shared.repositories.adapters import AdapterRepository
+from shared.repositories.jobs import JobRepository
+from tests.evaluation.conftest import BASE, V1, V2, Bench
+from tests.inference.tiny import flip_a_byte
+from worker.base_models.formats import Example
+from worker.data import dataset as datasets_on_disk
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+@torch.no_grad()
+def reference(model: PreTrainedModel | PeftModel, example: Example) -> tuple[float, float]:
+    """Loss and token accuracy by transformers' own loss."""
+    out = model.eval()(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels]))
+    labels = torch.tensor(example.labels)[1:]
+    right = (out.logits[0, :-1].argmax(-1) == labels)[labels != -100]
+    return float(out.loss), float(right.float().mean())
+
+
+def test_losses_of_base_and_versions_are_those_of_transformers_and_peft(bench: Bench, gpt2: Path) -> None:
+    found = bench.evaluate(BASE, V1, V2, max_questions=0)
+    _, held_out = datasets_on_disk.load(bench.storage.dataset("dataset-1"))
+    rows = [row for row in found.of("held_out") if row.num_tokens]
+    assert len(rows) == len(held_out) == 5
+    models = {"base": AutoModelForCausalLM.from_pretrained(gpt2)}
+    for number in (1, 2):
+        fresh = AutoModelForCausalLM.from_pretrained(gpt2)
+        models[f"handbook@{number}"] = PeftModel.from_pretrained(
+            fresh, bench.storage.version(f"version-handbook-{number}")
+        )
+    for label, model in models.items():
+        wanted = [reference(model, example) for example in held_out]
+        for row, (loss, accuracy) in zip(rows, wanted, strict=True):
+            metrics = row.answers[label].metrics
+            assert metrics["loss"] == pytest.approx(loss, abs=1e-5)
+            assert metrics["token_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+            assert set(metrics) == {"loss", "token_accuracy"}
+        (figures,) = [one for one in found.report.columns if one.label == label]
+        weights = [row.num_tokens or 0 for row in rows]
+        mean = sum(loss * weight for (loss, _), weight in zip(wanted, weights, strict=True)) / sum(weights)
+        assert figures.figures["loss"].value == pytest.approx(mean, abs=1e-5)
+        assert figures.corpus["perplexity"] == pytest.approx(math.exp(mean), rel=1e-4)
+    assert found.report.baseline == "base"
+    assert not found.report.notes
+
+
+def test_held_out_conversations_come_as_questions_with_the_turns_before_them(bench: Bench) -> None:
+    rows = bench.evaluate(BASE, max_questions=0).of("held_out")
+    assert [(row.question, row.wanted) for row in rows if row.wanted] == [
+        ("What is beta 0?", "It is 0beta."),
+        ("What is beta 1?", "It is 1beta."),
+        ("What is beta 2?", "It is 2beta."),
+        ("What is beta 3?", "It is 3beta."),
+    ]
+
+
+def test_losses_that_are_on_disk_are_not_computed_again(bench: Bench) -> None:
+    job = bench.claim(bench.create(BASE, V1, general=True, max_questions=0))
+    folder = bench.storage.checkpoints(job.claim.job_id) / "losses"
+    bench.run(job, lambda: any(folder.glob("*.json")))
+    (kept,) = folder.glob("*.json")
+    assert bench.row(job).status == "running"
+    scores = json.loads(kept.read_text())
+    number, _, num_tokens, _ = scores[0]
+    kept.write_text(json.dumps([[number, 7.0 * num_tokens, num_tokens, 0], *scores[1:]]))
+    bench.hand_back(job)
+    second = bench.claim(bench.row(job))
+    bench.run(second)
+    whole = bench.evaluate(BASE, V1, general=True, max_questions=0)
+    changed = [one for one, two in zip(bench.found(second).rows, whole.rows, strict=True) if one != two]
+    assert [(row.number, row.answers["base"].metrics["loss"]) for row in changed] == [(number, 7.0)]
+
+
+def test_a_column_that_is_gone_or_broken_is_left_out_and_said(bench: Bench) -> None:
+    flip_a_byte(bench.storage.version("version-handbook-2") / "adapter_model.safetensors")
+    gone, none = Column(adapter="handbook", version=7), Column(adapter="nobody", version=1)
+    found = bench.evaluate(BASE, V2, gone, none, V1, max_questions=0)
+    assert {one.label for one in found.report.columns} == {"base", "handbook@1"}
+    left_out = [note.partition(" is left out: ")[0] for note in found.report.notes]
+    assert left_out == ["handbook@2", "handbook@7", "nobody@1"]
+    assert "handbook@2" not in found.rows[0].answers
+
+
+def test_the_live_version_is_the_one_that_was_live_when_the_job_began(bench: Bench) -> None:
+    job = bench.claim(bench.create(BASE, Column(adapter="handbook"), max_questions=0))
+    bench.run(job, lambda: True)
+    with bench.database.write() as session:
+        AdapterRepository(session).promote("default", "handbook", 1, "a test")
+    bench.hand_back(job)
+    second = bench.claim(bench.row(job))
+    bench.run(second)
+    assert "handbook@2" in bench.found(second).rows[0].answers
+
+
+def test_the_version_of_a_training_is_looked_up_when_the_job_runs(bench: Bench) -> None:
+    with bench.database.write() as session:
+        training = JobRepository(session).create("default", "training", {})
+        version = AdapterRepository(session).resolve("default", "handbook", 1)
+        version.job_id = training.id
+    found = bench.evaluate(BASE, Column(training_job_id=training.id), max_questions=0)
+    assert set(found.rows[0].answers) == {"base", "handbook@1"}

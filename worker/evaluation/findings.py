@@ -1,0 +1,137 @@
+"""The report: every example's answers with their metrics, the figures over them, and what they warn of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.comparison import figures_of, pairs_of
+from shared.evaluation_report import ColumnFigures, EvaluationReport, ExampleAnswer, ExampleRow
+from shared.intervals import difference
+from worker.evaluation.answers import Given
+from worker.evaluation.contenders import Contender
+from worker.evaluation.losses import Losses, Scores
+from worker.evaluation.material import Item, Material
+from worker.evaluation.metrics import answer_metrics, corpus_metrics
+from worker.finetuning.held_out import ExampleScore
+
+# A version warns of forgetting where its loss on the general set is surely higher than its base model's by more than
+# this share of it. (Rank-16 trainings of some epochs on a handbook raise it by a few per cent and lose nothing that
+# anybody asks for.)
+FORGETTING_RISE = 0.10
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was found out about the examples; answers by item and column, verdicts by item and column too."""
+
+    material: Material
+    contenders: Sequence[Contender]
+    losses: Losses
+    answers: Mapping[tuple[int, int], Given]
+    verdicts: Mapping[tuple[int, int], float]
+
+
+def rows_of(measured: Measured) -> list[ExampleRow]:
+    """One an item, in their order; without items that no column made anything of."""
+    rows = (_row(measured, item) for item in measured.material.items)
+    return [row for row in rows if row.answers]
+
+
+def report_of(measured: Measured, rows: Sequence[ExampleRow], notes: Sequence[str]) -> EvaluationReport:
+    """The first column that takes part is what the others are compared with."""
+    contenders = measured.contenders
+    baseline, *others = [one.label for one in contenders]
+    figures = figures_of([one.column for one in contenders], rows)
+    return EvaluationReport(
+        baseline=baseline,
+        columns=tuple(_with_corpus(one, rows) for one in figures),
+        pairs=pairs_of(baseline, others, rows),
+        notes=tuple(notes),
+        warnings=tuple(_forgotten(measured)),
+        costs={one.label: one.costs for one in contenders if one.costs},
+    )
+
+
+def _row(measured: Measured, item: Item) -> ExampleRow:
+    answers = {one.label: found for one in measured.contenders if (found := _answer(measured, item, one))}
+    scores = [scores[item.number] for scores in measured.losses.by_label.values() if item.number in scores]
+    return ExampleRow(
+        number=item.number,
+        source=item.source,
+        question=item.question,
+        wanted=item.wanted,
+        num_tokens=scores[0].num_tokens if scores and scores[0].num_tokens else None,
+        answers=answers,
+    )
+
+
+def _answer(measured: Measured, item: Item, contender: Contender) -> ExampleAnswer | None:
+    """None where there is nothing to say of it."""
+    score = measured.losses.by_label.get(contender.label, {}).get(item.number)
+    given = measured.answers.get((item.number, contender.index))
+    metrics = {} if score is None else _of_score(score)
+    if given is not None and given.text is not None:
+        metrics |= answer_metrics(given.text, item.wanted or "") | given.metrics
+    if (judged := measured.verdicts.get((item.number, contender.index))) is not None:
+        metrics["judged"] = judged
+    if given is None and not metrics:
+        return None
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return ExampleAnswer(text=given and given.text, error=given and given.error, metrics=finite)
+
+
+def _of_score(score: ExampleScore) -> dict[str, float]:
+    if not score.num_tokens:
+        return {}
+    return {
+        "loss": score.loss_sum / score.num_tokens,
+        "token_accuracy": score.num_correct / score.num_tokens,
+    }
+
+
+def _with_corpus(figures: ColumnFigures, rows: Sequence[ExampleRow]) -> ColumnFigures:
+    pairs = [
+        (answer.text, row.wanted or "")
+        for row in rows
+        if row.source == figures.source and (answer := row.answers.get(figures.label)) and answer.text is not None
+    ]
+    if not pairs:
+        return figures
+    answers, wanted = zip(*pairs, strict=True)
+    return figures.model_copy(update={"corpus": {**figures.corpus, **corpus_metrics(answers, wanted)}})
+
+
+def _forgotten(measured: Measured) -> list[str]:
+    warnings = []
+    for one in measured.contenders:
+        before = measured.losses.general.get(one.base_model)
+        after = measured.losses.by_label.get(one.label)
+        if one.version_id is None or before is None or after is None:
+            continue
+        warning = _warning(one, before, after, measured.material)
+        warnings += [warning] if warning else []
+    return warnings
+
+
+def _warning(contender: Contender, before: Scores, after: Scores, material: Material) -> str | None:
+    general = [item.number for item in material.items if item.source == "general"]
+    numbers = [number for number in general if number in before and number in after and before[number].num_tokens]
+    if not numbers:
+        return None
+    weights = [float(before[number].num_tokens) for number in numbers]
+    losses, tuned = (
+        [scores[number].loss_sum / scores[number].num_tokens for number in numbers] for scores in (before, after)
+    )
+    if not all(map(math.isfinite, (*losses, *tuned))):
+        return f"{contender.label}: its loss on general texts is not a finite number; it is of no use."
+    rise = difference(losses, tuned, weights)
+    base = sum(one * weight for one, weight in zip(losses, weights, strict=True)) / sum(weights)
+    if rise.low is None or rise.low <= FORGETTING_RISE * base:
+        return None
+    return (
+        f"{contender.label} has forgotten some of what its base model knew: its loss on {len(numbers)} general texts "
+        f"is {rise.value / base:.0%} higher ({rise.low / base:.0%} at the least); train for fewer epochs or with a "
+        "lower learning_rate."
+    )
