@@ -105,6 +105,7 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("POST", "/retrieval/search"): _QUERY,
     ("POST", "/fine-tuning/query"): _QUERY,
     ("GET", "/fine-tuning/answers"): _READ,
+    ("GET", "/fine-tuning/answers/export"): _READ,
     ("POST", "/fine-tuning/answers/{answer_id}/feedback"): _QUERY,
     ("POST", "/v1/chat/completions"): _QUERY,
     ("POST", "/v1/completions"): _QUERY,

@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from api.access import SCOPES, authorize
 from api.adapters.endpoints import router as adapters
 from api.answers.endpoints import router as answers
+from api.answers.exporting import router as answer_export
 from api.answers.records import router as answer_records
 from api.batches.endpoints import router as batches
 from api.completions.endpoints import router as completions
@@ -65,6 +66,7 @@ ROUTERS = (
     exports,
     answers,
     answer_records,
+    answer_export,
     query,
     retrieval,
     document_chunks,

@@ -116,9 +116,9 @@ class Client:
         """Starts an export: `{job_id, status, content}`."""
         return self._call("POST", "/fine-tuning/exports", json=wanted)
 
-    def download(self, path: str, target: Path) -> None:
-        """Writes what is at `path` of the API into a file that is not there yet."""
-        with self._reached(), self._http.stream("GET", path) as response:
+    def download(self, path: str, target: Path, query: Json | None = None) -> httpx.Headers:
+        """Writes what is at `path` of the API into a file that is not there yet; gives the headers."""
+        with self._reached(), self._http.stream("GET", path, params=query) as response:
             if response.is_error:
                 response.read()
                 raise _refused(response)
@@ -127,6 +127,7 @@ class Client:
                     file.writelines(response.iter_bytes())
             except OSError as error:
                 raise CommandError(f"{target} cannot be written: {error.strerror}.") from error
+            return response.headers
 
     # Answers
 
@@ -148,6 +149,11 @@ class Client:
                 if event.name == "error":
                     raise RequestRefused(str(event.data.get("detail", "The answer broke off.")))
                 yield event
+
+    def export_answers(self, wanted: Json, target: Path) -> tuple[int, int]:
+        """Writes answers with a thumb into a file that is not there yet; (lines, answers that were left out)."""
+        headers = self.download("/fine-tuning/answers/export", target, wanted)
+        return int(headers["x-num-lines"]), int(headers["x-num-left-out"])
 
     def query(self, question: Json) -> Json:
         """The answer to a `POST /query` body, with its sources and who gave it."""

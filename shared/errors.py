@@ -16,6 +16,7 @@ FinetunedError                       500 internal_error
 ├── InsufficientScope                403 insufficient_scope
 ├── IllegalTransition                409 illegal_transition
 ├── VersionInUse                     409 version_in_use
+├── TextsNotKept                     409 texts_not_kept
 ├── DocumentError                    422 document_error
 │   ├── EmptyDocument                422 document_empty
 │   ├── DocumentTooLarge             413 document_too_large
@@ -165,6 +166,14 @@ class IllegalTransition(FinetunedError):
 class VersionInUse(FinetunedError):
     code, status = "version_in_use", 409
     cure = "This version is live; promote another version first."
+
+
+class TextsNotKept(FinetunedError):
+    code, status = "texts_not_kept", 409
+    cure = (
+        "Texts of this answer are not kept, so no correction is either: send the thumb alone, or set "
+        "FINETUNED_STORE_QUERIES=true for answers to come."
+    )
 
 
 class DocumentError(FinetunedError):

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.dependencies import AppServices, Id, Project, ReadSession
 from api.pagination import Listing, Paging, listing
 from shared.database import Database
+from shared.errors import TextsNotKept
 from shared.messages import Quality, Usage
 from shared.models import AnswerRecord
 from shared.repositories.answers import AnswerRepository, Thumb
@@ -24,12 +25,26 @@ _TRY_AGAIN_SECONDS = 0.1
 
 
 class Feedback(BaseModel):
-    """A reader's thumb, and perhaps why."""
+    """A reader's thumb, and perhaps why; for a bad answer the one that the reader would have given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     thumb: Thumb
     comment: str | None = Field(None, max_length=2000, pattern=r"^[^\x00]*$")
+    correction: str | None = Field(
+        None,
+        max_length=10_000,
+        pattern=r"^[^\x00]*$",
+        description="With a thumb down, where FINETUNED_STORE_QUERIES keeps texts.",
+    )
+
+    @model_validator(mode="after")
+    def _corrects_what_is_bad(self) -> Feedback:
+        if self.correction is not None and self.thumb != "down":
+            raise ValueError("correction goes with a thumb down")
+        if self.correction is not None and not self.correction.strip():
+            raise ValueError("correction must be a text that is not empty; leave it out instead")
+        return self
 
 
 class AnswerRow(BaseModel):
@@ -54,6 +69,7 @@ class AnswerRow(BaseModel):
     answer: str | None
     thumb: Thumb | None
     comment: str | None
+    correction: str | None
 
 
 @router.get("")
@@ -72,7 +88,9 @@ def list_answers(
 
 @router.post("/{answer_id}/feedback")
 async def give_feedback(answer_id: Id, feedback: Feedback, services: AppServices, project: Project) -> AnswerRow:
-    """Puts a thumb on an answer; a later one replaces it."""
+    """Puts a thumb on an answer; a later one replaces it, and its correction."""
+    if feedback.correction is not None and not services.settings.store_queries:
+        raise TextsNotKept(param="correction")
     return _answer_row(await _rated(services.database, project, answer_id, feedback))
 
 
@@ -92,7 +110,7 @@ def _is_recorded(database: Database, project: str, answer_id: str) -> bool:
 
 def _rate(database: Database, project: str, answer_id: str, feedback: Feedback) -> AnswerRecord:
     with database.write() as session:
-        return AnswerRepository(session).rate(project, answer_id, feedback.thumb, feedback.comment)
+        return AnswerRepository(session).rate(project, answer_id, feedback.thumb, feedback.comment, feedback.correction)
 
 
 def _answer_row(record: AnswerRecord) -> AnswerRow:
@@ -114,4 +132,5 @@ def _answer_row(record: AnswerRecord) -> AnswerRow:
         answer=record.answer,
         thumb=record.thumb,
         comment=record.comment,
+        correction=record.correction,
     )

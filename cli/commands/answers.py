@@ -1,16 +1,53 @@
-"""`finetuned ask`: a question, and its answer as it is written."""
+"""`finetuned ask`: a question, and its answer as it is written. `finetuned answers`: what their readers thought."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from cli.client import Client, Json
 from cli.commands.completion import adapter_names
 from cli.commands.options import AsJson, open_client
-from cli.errors import RequestRefused
-from cli.output import note, print_json
+from cli.errors import CommandError, RequestRefused
+from cli.output import note, print_json, print_line
+
+app = typer.Typer(help="Answers that were given: those with a thumb become a training file.")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; it must not be there yet.")],
+    thumb: Annotated[Literal["down", "up"], typer.Option(help="Corrected answers, or those that were liked.")] = "down",
+    kind: Annotated[
+        Literal["supervised", "preference"],
+        typer.Option("--format", help="Chat lines, or the correction preferred to the answer (for DPO)."),
+    ] = "supervised",
+    adapter: Annotated[str | None, typer.Option(help="Only its answers.", autocompletion=adapter_names)] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only answers from then on, in local time.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write answers with a thumb into a training file, for `finetuned train` or /v1/files."""
+    given = {"thumb": thumb, "format": kind, "adapter": adapter, "since": since and since.timestamp()}
+    with open_client() as client:
+        num_lines, num_left_out = client.export_answers({k: v for k, v in given.items() if v is not None}, output)
+    if not num_lines:
+        output.unlink()
+        raise CommandError(
+            f"No answer with a thumb {thumb} gives a line ({num_left_out} were left out): {_NEEDED[thumb]}"
+        )
+    if as_json:
+        print_json({"output": str(output), "lines": num_lines, "left_out": num_left_out})
+    else:
+        print_line(f"{num_lines} lines are in {output}; {num_left_out} answers were left out.")
+
+
+_NEEDED = {
+    "down": "FINETUNED_STORE_QUERIES must be on, and the feedback must say what the right answer is.",
+    "up": "FINETUNED_STORE_QUERIES must have been on.",
+}
 
 
 def ask(

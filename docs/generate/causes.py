@@ -67,6 +67,10 @@ CAUSES: Mapping[str, tuple[str, str]] = {
         "The version is live, or an unfinished batch or export names it.",
         "Promote another version, wait for the batch or export, or cancel it.",
     ),
+    "texts_not_kept": (
+        "A `correction` came, and `FINETUNED_STORE_QUERIES` is off, or was when the answer was given.",
+        "Send the thumb without it; for answers to come, turn the setting on for the API and the inference workers.",
+    ),
     "document_error": ("The document cannot be used; the sentence says why.", "Mend the file and upload it again."),
     "document_empty": (
         "No text was found: often a PDF of scanned pages, or a page that a script fills.",

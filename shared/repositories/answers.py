@@ -10,11 +10,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
 from shared.database import now
-from shared.errors import AnswerNotFound
+from shared.errors import AnswerNotFound, TextsNotKept
 from shared.models import AnswerRecord
 from shared.repositories.paging import newest_first, older_than
 
 Thumb = Literal["up", "down"]
+MOST_TEXT = 10_000  # characters kept of a query or an answer
 
 _INSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _SECONDS_PER_DAY = 86_400.0
@@ -43,10 +44,15 @@ class AnswerRepository:
             raise AnswerNotFound(f"No answer '{answer_id[:80]}'; GET /fine-tuning/answers lists them.", param="id")
         return found
 
-    def rate(self, project_id: str, answer_id: str, thumb: Thumb, comment: str | None) -> AnswerRecord:
-        """Notes what a reader thinks of an answer; the last word counts."""
+    def rate(
+        self, project_id: str, answer_id: str, thumb: Thumb, comment: str | None, correction: str | None = None
+    ) -> AnswerRecord:
+        """Notes what a reader thinks of an answer, and what the right one is; the last word counts. Raises
+        `TextsNotKept` for a correction of an answer whose texts are not kept."""
         record = self.get(project_id, answer_id)
-        record.thumb, record.comment = thumb, comment
+        if correction is not None and (record.query is None or record.answer is None):
+            raise TextsNotKept(param="correction")
+        record.thumb, record.comment, record.correction = thumb, comment, correction
         self.session.flush()
         return record
 
@@ -67,7 +73,7 @@ class AnswerRepository:
 
     def latest(self, project_id: str | None, limit: int) -> Sequence[AnswerRecord]:
         """The newest answers without their texts, of one project or of all, to be summed up."""
-        texts = (AnswerRecord.query, AnswerRecord.answer, AnswerRecord.comment)
+        texts = (AnswerRecord.query, AnswerRecord.answer, AnswerRecord.comment, AnswerRecord.correction)
         wanted = select(AnswerRecord).options(*(defer(text, raiseload=True) for text in texts))
         if project_id is not None:
             wanted = wanted.where(AnswerRecord.project_id == project_id)

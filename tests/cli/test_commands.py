@@ -26,7 +26,9 @@ from shared.repositories.jobs import Claim, JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from tests.api.fake_worker import FakeWorker, echo, refuse
+from tests.api.test_quality import drifted
 from tests.cli.conftest import Run, eventually, run_command
+from tests.shared.test_answers_repository import add, row
 
 
 def assert_failed(result: Result, sentence: str, exit_code: int = 1) -> None:
@@ -369,7 +371,38 @@ def test_asking_with_no_worker_says_what_is_missing(finetuned: Run) -> None:
     assert "worker" in result.stderr
 
 
+def test_answers_with_a_thumb_become_a_training_file(finetuned: Run, rows: Database, tmp_path: Path) -> None:
+    add(rows, row(1, query="Who?", answer="Odile.", thumb="up"), row(2, query="Why?", answer=None, thumb="up"))
+    path = tmp_path / "liked.jsonl"
+    result = finetuned("answers", "export", "--thumb", "up", "-o", path, "--since", "2020-01-01")
+    assert result.stdout.replace("\n", "") == f"1 lines are in {path}; 1 answers were left out."
+    assert json.loads(path.read_text())["messages"][1] == {"role": "assistant", "content": "Odile."}
+    assert_failed(finetuned("answers", "export", "-o", path), f"{path} cannot be written: File exists.")
+
+
+def test_no_file_is_left_where_no_answer_gives_a_line(finetuned: Run, rows: Database, tmp_path: Path) -> None:
+    add(rows, row(1, thumb="down"))
+    path = tmp_path / "corrected.jsonl"
+    result = finetuned("answers", "export", "-o", path)
+    assert_failed(
+        result,
+        "No answer with a thumb down gives a line (1 were left out): FINETUNED_STORE_QUERIES must be on, and the "
+        "feedback must say what the right answer is.",
+    )
+    assert not path.exists()
+
+
 # The installation
+
+
+def test_status_says_which_version_has_drifted(finetuned: Run, rows: Database) -> None:
+    drifted(rows)
+
+    said = finetuned("status").stderr.splitlines()[-1]
+
+    assert said.startswith(
+        "handbook@1: Its answers have drifted: the mean log-probability fell from -0.45 (200 answers"
+    )
 
 
 def test_status_names_what_is_live_and_what_is_missing(finetuned: Run, rows: Database) -> None:

@@ -13,9 +13,9 @@ from shared import migrations
 from shared.database import Database, now
 from shared.messages import Answer, Quality, Question, Sampling, Turn, Usage
 from shared.models import AnswerRecord
-from shared.repositories.answers import AnswerRepository
+from shared.repositories.answers import MOST_TEXT, AnswerRepository
 from tests.waiting import until
-from worker.inference.recording import MAX_TEXT, Recorder
+from worker.inference.recording import Recorder
 
 NewRecorder = Callable[..., Recorder]
 
@@ -72,11 +72,11 @@ def test_an_answers_figures_are_kept_and_no_text(database: Database, new_recorde
 def test_texts_are_kept_where_the_settings_allow_it_and_cut(database: Database, new_recorder: NewRecorder) -> None:
     recorder = new_recorder(stores_queries=True)
     recorder.start()
-    recorder.record(question(), answer(text="a\0b" + MAX_TEXT * "c"), None)
+    recorder.record(question(), answer(text="a\0b" + MOST_TEXT * "c"), None)
     until(lambda: len(rows(database)) == 1)
     (row,) = rows(database)
     assert row.query == "Who?"
-    assert row.answer == "ab" + (MAX_TEXT - 3) * "c"
+    assert row.answer == "ab" + (MOST_TEXT - 2) * "c"
 
 
 def test_what_waits_is_written_before_the_end(database: Database, new_recorder: NewRecorder) -> None:

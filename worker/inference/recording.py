@@ -11,12 +11,11 @@ from typing import Any
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.messages import Answer, Question
-from shared.repositories.answers import AnswerRepository
+from shared.repositories.answers import MOST_TEXT, AnswerRepository
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 2000  # answers that wait for the database; what comes beyond them is dropped and counted
-MAX_TEXT = 10_000  # characters kept of a query or an answer
 PRUNE_SECONDS = 60.0
 PRUNE_BATCH = 1000
 
@@ -147,4 +146,4 @@ def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_q
 
 def _kept(text: str) -> str:
     """The text as every database takes it: Postgres refuses the character 0."""
-    return text[:MAX_TEXT].replace("\0", "")
+    return text.replace("\0", "")[:MOST_TEXT]
