@@ -41,6 +41,7 @@ FinetunedError                       500 internal_error
 │   ├── NonFiniteLoss                422 non_finite_loss
 │   ├── TrackerNotInstalled          422 tracker_not_installed
 │   ├── PublicationRefused           500 publication_refused
+│   ├── SweepFailed                  422 sweep_failed
 │   ├── TrainerCrashed               500 trainer_crashed
 │   └── TrainerStalled               500 trainer_stalled
 ├── ImportRefused                    422 import_refused
@@ -297,6 +298,11 @@ class TrackerNotInstalled(TrainingError):
 class PublicationRefused(TrainingError):
     code = "publication_refused"
     cure = "The trained adapter failed its verification and was not published."
+
+
+class SweepFailed(TrainingError):
+    code, status = "sweep_failed", 422
+    cure = "No trial of the sweep came to anything; mend what its trials' errors name, and start another."
 
 
 class TrainerCrashed(TrainingError):

@@ -19,6 +19,10 @@ SWEEP = "sweep_job_id"  # in the parameters of a trial's training job
 TRIAL = "trial"
 # What a dataset was made for cannot be searched, and losses of different methods cannot be compared.
 NOT_SEARCHED = ("model_name", "max_length", "method")
+NO_HELD_OUT = (
+    "A sweep compares its trials by their loss on held-out examples, and this setup holds none out; make another with "
+    "a validation_split above 0 and some more documents, or name validation_document_ids."
+)
 _NUM_TRIED = 200  # configurations of a space that are looked at before it is called impossible
 
 

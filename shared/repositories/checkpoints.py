@@ -34,6 +34,11 @@ class ModelCheckpointRepository:
         wanted = select(ModelCheckpoint).where(ModelCheckpoint.job_id == job_id, ModelCheckpoint.step == step)
         return self.session.scalar(wanted)
 
+    def latest(self, job_id: str) -> ModelCheckpoint | None:
+        """The job's checkpoint after the most steps, of those that were not deleted."""
+        wanted = select(ModelCheckpoint).where(ModelCheckpoint.job_id == job_id, ModelCheckpoint.deleted_at.is_(None))
+        return self.session.scalars(wanted.order_by(ModelCheckpoint.step.desc()).limit(1)).first()
+
     def retire(self, job_id: str, *, keep: int) -> Sequence[str]:
         """Hides all but the job's latest `keep`; the ids of all that are hidden, whose folders may go."""
         of_job = select(ModelCheckpoint).where(ModelCheckpoint.job_id == job_id).order_by(ModelCheckpoint.step.desc())

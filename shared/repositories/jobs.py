@@ -16,10 +16,11 @@ from shared.models import Job, JobEvent
 from shared.origin import Origin, current_origin
 from shared.repositories.callers import key_of
 from shared.repositories.paging import newest_first, older_than
+from shared.sweep_parameters import SWEEP
 
 ENDED = ("succeeded", "failed", "cancelled")
 HELD = ("running", "pausing")
-PAUSABLE = ("training", "batch")
+PAUSABLE = ("training", "batch", "sweep")
 LACK_OF_MEMORY = "memory"  # the `cause` of a crash in its event's data
 
 
@@ -132,7 +133,8 @@ class JobRepository:
         return set(self.session.scalars(wanted))
 
     def cancel(self, project_id: str, job_id: str) -> Job:
-        """Ends a job that has not ended. A running attempt loses its claim at once and is stopped by its worker."""
+        """Ends a job that has not ended. A running attempt loses its claim at once and is stopped by its worker; of a
+        sweep, the trials that have not ended are cancelled too."""
         self._move(
             project_id, job_id, ("queued", "running", "pausing", "paused"), status="cancelled", finished_at=now()
         )
@@ -141,9 +143,9 @@ class JobRepository:
 
     def pause(self, project_id: str, job_id: str) -> Job:
         """A running training writes a checkpoint and then rests (`pausing`, `paused`), a batch its last answers; a
-        queued job rests at once."""
+        queued job rests at once. While a sweep rests, no trial begins, and those that run go on to their end."""
         if self.get(project_id, job_id).kind not in PAUSABLE:
-            raise IllegalTransition("Only training and batch jobs can be paused; cancel this one or let it end.")
+            raise IllegalTransition("Only trainings, batches and sweeps can be paused; cancel this job or let it end.")
         if not self._update(Job.id == job_id, Job.status == "queued", status="paused"):
             self._move(project_id, job_id, ("running",), status="pausing")
         return self.get(project_id, job_id)
@@ -341,6 +343,15 @@ class JobRepository:
             error_detail=SetupFailed.cure,
             finished_at=now(),
         )
+
+        if job_id.startswith(PREFIX_BY_JOB_KIND["sweep"]):
+            self._cancel_trials(job_id)
+
+    def _cancel_trials(self, sweep_id: str) -> None:
+        """What runs for a sweep that has ended badly would be for nothing."""
+        is_open = Job.status.in_(("queued", "running", "pausing", "paused"))
+        is_trial = Job.parameters[SWEEP].as_string() == sweep_id
+        self._update(Job.kind == "training", is_open, is_trial, status="cancelled", finished_at=now())
 
     def _status(self, job_id: str) -> str | None:
         return self.session.scalar(select(Job.status).where(Job.id == job_id))
