@@ -45,7 +45,7 @@ class Search:
         parameters: SweepParameters,
         *,
         num_examples: int = 0,
-        ring: Callable[[str], None] = lambda job_id: None,
+        ring: Callable[[str], object] = lambda job_id: None,
     ) -> None:
         self._job = job
         self._storage = storage
