@@ -49,13 +49,15 @@ class ExampleAnswer(_Part):
 
 class ExampleRow(_Part):
     """One example with every column's answer, by the column's label. `num_tokens` are those of the wanted answer where
-    losses were computed: the weight of `loss` and `token_accuracy`."""
+    losses were computed: the weight of `loss` and `token_accuracy`. `seen`: the same question was among the training
+    data, so that its answer tells little."""
 
     number: int
     source: Source
     question: str | None = None
     wanted: str | None = None
     num_tokens: int | None = None
+    seen: bool = False
     answers: dict[str, ExampleAnswer]
 
 
