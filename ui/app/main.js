@@ -13,6 +13,8 @@ const PAGES = [
   { name: "jobs", title: "Jobs" },
   { name: "adapters", title: "Adapters" },
   { name: "evaluations", title: "Evaluations" },
+  { name: "sweeps", title: "Sweeps" },
+  { name: "advice", title: "Advice" },
   { name: "playground", title: "Playground" },
   { name: "monitor", title: "Monitor" },
   { name: "keys", title: "Keys" },

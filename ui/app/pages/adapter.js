@@ -1,18 +1,19 @@
 // One adapter: its versions side by side, what they learned from, which one is live and how that came about.
-import { address, create, del, get, post } from "../api.js";
-import { Confirm, Dialog } from "../parts/dialog.js";
+import { address, del, get, post } from "../api.js";
+import { Confirm } from "../parts/dialog.js";
+import { Evaluate, Found, useVerdicts } from "../parts/evaluate.js";
+import { Export, Exports } from "../parts/exporting.js";
 import { Loading, Problem, say } from "../parts/feedback.js";
 import { Field } from "../parts/field.js";
 import { ago, bytes, count, DASH, duration, figure, percent, plural, short, time } from "../parts/format.js";
+import { GateMark, Rivals } from "../parts/gate.js";
 import { html, useState } from "../parts/html.js";
 import { useLoaded } from "../parts/loading.js";
-import { Progress } from "../parts/progress.js";
+import { Policy } from "../parts/policy.js";
 import { Status } from "../parts/status.js";
 import { useStored } from "../parts/stored.js";
 import { Table } from "../parts/table.js";
 import { go, href, useQuery } from "../routes.js";
-
-const ENDED = ["succeeded", "failed", "cancelled"];
 
 export function Adapter({ name }) {
   const path = `/fine-tuning/adapters/${encodeURIComponent(name)}`;
@@ -21,6 +22,8 @@ export function Adapter({ name }) {
   const [doing, setDoing] = useState(null); // {what, version}
   const [exports, setExports] = useStored(`exports:${name}`, []);
   const adapter = found.data;
+  const verdicts = useVerdicts(name);
+  const held = heldOf(adapter);
   const close = () => setDoing(null);
   const done = (words) => {
     say(words);
@@ -36,6 +39,7 @@ export function Adapter({ name }) {
       </div>
       ${adapter && html`<div class="actions">
         ${adapter.live_version !== null && html`<a class="button primary" href=${href("playground", { model: name })}>Ask it</a>`}
+        <button type="button" onClick=${() => setDoing({ what: "evaluate" })}>Evaluate</button>
         <button type="button" onClick=${() => setDoing({ what: "rollback" })}>Roll back</button>
         <button type="button" class="danger" onClick=${() => setDoing({ what: "delete-all" })}>Delete</button>
       </div>`}
@@ -45,9 +49,10 @@ export function Adapter({ name }) {
     ${adapter && html`
       <section class="stack" aria-labelledby="versions-title">
         <h2 id="versions-title">${plural(adapter.num_versions, "version")} side by side</h2>
-        <${Table} caption="Versions, newest first" rows=${adapter.versions} rowKey=${(row) => row.version} columns=${columns(name, shown, setChosen, setDoing)} />
+        <${Table} caption="Versions, newest first" rows=${adapter.versions} rowKey=${(row) => row.version} columns=${columns(name, shown, setChosen, setDoing, held, verdicts)} />
       </section>
       ${exports.length > 0 && html`<${Exports} ids=${exports} onForget=${(id) => setExports(exports.filter((one) => one !== id))} />`}
+      ${adapter.policy && html`<${Policy} path=${path} policy=${adapter.policy} onChanged=${found.reload} />`}
       ${shown && html`<${Lineage} version=${shown} />`}
       <section class="stack" aria-labelledby="history-title">
         <h2 id="history-title">Promotions</h2>
@@ -62,14 +67,25 @@ export function Adapter({ name }) {
 
 const lossOf = (metrics) => metrics.best_validation_loss ?? metrics.validation_loss;
 
-const columns = (name, shown, onChoose, onDo) => [
+/** Versions that the gate held, and that nobody has made live since: a row of the history that holds one begins with its number. */
+const heldOf = (adapter) =>
+  (adapter?.versions ?? []).map((one) => one.version).filter((number) => {
+    const isItsHold = (row) => row.action === "hold" && row.reason.startsWith(`version ${number}:`);
+    const last = adapter.history.find((row) => isItsHold(row) || (row.action !== "hold" && row.to_version === number));
+    return last?.action === "hold";
+  });
+
+const promoteWords = (held, { version }) => (held.includes(version) ? "Promote all the same" : "Promote");
+
+const columns = (name, shown, onChoose, onDo, held, verdicts) => [
   {
     title: "Version",
     isHeading: true,
     cell: (one) => html`<button type="button" class="small choice" aria-pressed=${String(one === shown)} aria-label=${`What version ${one.version} learned from`} onClick=${() => onChoose(String(one.version))}>${one.version}</button>
-      ${one.live && html` <${Status} of="live" />`} ${one.broken_reason && html` <${Status} of="broken" kind="bad" /><div class="field-error">${one.broken_reason}</div>`}`,
+      ${one.live && html` <${Status} of="live" />`} ${held.includes(one.version) && html` <${Status} of="held" kind="warn" />`} ${one.broken_reason && html` <${Status} of="broken" kind="bad" /><div class="field-error">${one.broken_reason}</div>`}`,
   },
   { title: "Held-out loss", className: "numeric", cell: ({ metrics }) => html`<div>${figure(lossOf(metrics))}<${Change} metrics=${metrics} /></div>` },
+  { title: "Evaluation", cell: (one) => html`<${Found} found=${verdicts[`${name}@${one.version}`]} />` },
   { title: "Accuracy", className: "numeric", cell: ({ metrics }) => percent(metrics.validation_accuracy, 1) },
   { title: "Training loss", className: "numeric", cell: ({ metrics }) => figure(metrics.train_loss) },
   { title: "Steps", className: "numeric", cell: ({ metrics }) => count(metrics.steps) },
@@ -79,7 +95,7 @@ const columns = (name, shown, onChoose, onDo) => [
   {
     title: "",
     cell: (one) => html`<div class="actions wrap">
-      ${!one.live && html`<button type="button" class="small" aria-label=${`Promote version ${one.version}`} onClick=${() => onDo({ what: "promote", version: one.version })}>Promote</button>`}
+      ${!one.live && html`<button type="button" class="small" aria-label=${`${promoteWords(held, one)} version ${one.version}`} onClick=${() => onDo({ what: "promote", version: one.version })}>${promoteWords(held, one)}</button>`}
       <a class="button small plain" aria-label=${`Ask version ${one.version}`} href=${href("playground", { model: `${name}@${one.version}`, against: one.model })}>Ask</a>
       <button type="button" class="small plain" aria-label=${`Export version ${one.version}`} onClick=${() => onDo({ what: "export", version: one.version })}>Export</button>
       ${!one.live && html`<button type="button" class="small plain" aria-label=${`Delete version ${one.version}`} onClick=${() => onDo({ what: "delete", version: one.version })}>Delete</button>`}
@@ -97,10 +113,10 @@ function Change({ metrics }) {
 
 const HISTORY = [
   { title: "When", isHeading: true, className: "nowrap", cell: (one) => html`<time title=${time(one.created_at)}>${ago(one.created_at)}</time>` },
-  { title: "What", className: "nowrap", cell: (one) => one.action },
+  { title: "What", className: "nowrap", cell: (one) => html`${one.action} <${GateMark} decision=${one.decision} />` },
   { title: "From", className: "numeric", cell: (one) => one.from_version ?? DASH },
   { title: "To", className: "numeric", cell: (one) => one.to_version ?? DASH },
-  { title: "Why", className: "break", cell: (one) => one.reason },
+  { title: "Why", className: "break", cell: (one) => html`${one.reason}<${Rivals} decision=${one.decision} />` },
   { title: "Who", className: "break", cell: (one) => one.actor ?? DASH },
 ];
 
@@ -130,6 +146,7 @@ function Doing({ doing, name, path, adapter, onClose, onDone, onExported }) {
   const [reason, setReason] = useState("");
   const why = html`<${Field} label="Why" value=${reason} onChange=${setReason} maxlength="255" hint="It stands in the history of promotions." />`;
   const body = reason.trim() ? { reason: reason.trim(), actor: "pages" } : { actor: "pages" };
+  if (what === "evaluate") return html`<${Evaluate} adapter=${adapter} onClose=${onClose} />`;
   if (what === "export") return html`<${Export} name=${name} version=${version} onClose=${onClose} onExported=${onExported} />`;
   if (what === "promote") {
     const run = async () => {
@@ -168,58 +185,4 @@ function Doing({ doing, name, path, adapter, onClose, onDone, onExported }) {
   return html`<${Confirm} title=${`Delete ${name}?`} action=${`Delete ${plural(adapter.num_versions, "version")}`} danger onConfirm=${run} onClose=${onClose}>
     <p>All its weights go for good${adapter.live_version === null ? "" : "; the live version too, and nothing answers under this name any more"}.</p>
   <//>`;
-}
-
-const FORMATS = [["peft", "PEFT's files"], ["merged", "A whole model, the adapter in its weights"], ["gguf", "GGUF, for llama.cpp"], ["hub", "Into a repository of the hub"]];
-
-function Export({ name, version, onClose, onExported }) {
-  const [format, setFormat] = useState("peft");
-  const [quantization, setQuantization] = useState("f16");
-  const [repository, setRepository] = useState("");
-  const [error, setError] = useState(null);
-  const [isBusy, setBusy] = useState(false);
-  const submit = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    const more = format === "gguf" ? { quantization } : format === "hub" ? { repository: repository.trim() } : {};
-    try {
-      const { job_id: id } = await create("/fine-tuning/exports", { adapter: name, version, format, ...more });
-      onExported(id);
-      onClose();
-    } catch (failed) {
-      setError(failed);
-      setBusy(false);
-    }
-  };
-  return html`<${Dialog} title=${`Export version ${version}`} onClose=${onClose}>
-    <form class="dialog-body" onSubmit=${submit}>
-      <${Field} label="As" type="select" options=${FORMATS} value=${format} onChange=${setFormat} />
-      ${format === "gguf" && html`<${Field} label="Type of the weights" type="select" options=${["f32", "f16", "bf16", "q8_0", "auto"]} value=${quantization} onChange=${setQuantization} />`}
-      ${format === "hub" && html`<${Field} label="Repository" value=${repository} onChange=${setRepository} required placeholder="owner/name" />`}
-      <${Problem} error=${error} />
-      <button class="primary" disabled=${isBusy}>Export</button>
-    </form>
-  <//>`;
-}
-
-function Exports({ ids, onForget }) {
-  return html`<section class="card" aria-labelledby="exports-title">
-    <h2 id="exports-title">Exports of this tab</h2>
-    <ul class="plain-list exports">${ids.map((id) => html`<li key=${id}><${Exported} id=${id} onForget=${() => onForget(id)} /></li>`)}</ul>
-  </section>`;
-}
-
-function Exported({ id, onForget }) {
-  const [isOver, setOver] = useState(false);
-  const { data: job, error } = useLoaded((signal) => get(`/fine-tuning/jobs/${id}`, {}, signal), [id], { everySeconds: isOver ? null : 1 });
-  if (job && !isOver && ENDED.includes(job.status)) setOver(true);
-  return html`
-    <a class="break" href=${href("jobs", id)}>${id}</a>
-    ${job && html`<${Status} of=${job.status} />`}
-    ${job && !ENDED.includes(job.status) && html`<${Progress} value=${null} label=${`Progress of ${id}`} />`}
-    ${job?.status === "succeeded" && job.result?.filename && html`<a class="button small" href=${address(`/fine-tuning/exports/${id}/content`)} download=${job.result.filename}>Download ${job.result.filename}</a>`}
-    ${job?.error && html`<span class="field-error">${job.error.detail} <code>${job.error.code}</code></span>`}
-    ${error && html`<span class="field-error">${error.detail}</span>`}
-    ${(error || isOver) && html`<button type="button" class="small plain" aria-label=${`Take ${id} off this list`} onClick=${onForget}>×</button>`}
-  `;
 }

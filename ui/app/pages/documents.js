@@ -27,7 +27,7 @@ export default function Documents() {
         <h1 tabindex="-1">Documents</h1>
         <p>What your models learn from, and what answers are found in. Nothing of it leaves this installation.</p>
       </div>
-      ${list.rows.length > 0 && html`<a class="button primary" href=${href("train")}>Train on documents</a>`}
+      ${list.rows.length > 0 && html`<div class="actions"><a class="button" href=${href("advice")}>Tune, RAG, both or neither?</a><a class="button primary" href=${href("train")}>Train on documents</a></div>`}
       </div>
     <${Drop} />
     <${Uploads} entries=${sent} />

@@ -49,13 +49,16 @@ function Body({ job, log, connection }) {
   `;
 }
 
-const TITLES = { setup: "Setup", training: "Training", batch: "Batch", import: "Import", export: "Export" };
+const TITLES = { setup: "Setup", training: "Training", evaluation: "Evaluation", sweep: "Sweep", batch: "Batch", import: "Import", export: "Export" };
+
+const PAGES = { evaluation: "evaluations", sweep: "sweeps" }; // kinds that have a page of their own
 
 function Actions({ job, path, onDone }) {
   const [isAsking, setAsking] = useState(false);
   const act = (what, done) => attempt(async () => onDone(await post(`${path}/${what}`)), done);
   const canPause = ["training", "batch"].includes(job.kind);
   return html`<div class="actions">
+    ${PAGES[job.kind] && html`<a class="button primary" href=${href(PAGES[job.kind], job.id)}>What it found</a>`}
     ${canPause && ["queued", "running"].includes(job.status) && html`<button type="button" onClick=${() => act("pause", "It pauses once it has kept what it has.")}>Pause</button>`}
     ${job.status === "paused" && html`<button type="button" class="primary" onClick=${() => act("resume", "It is queued again, and goes on where it stopped.")}>Resume</button>`}
     ${!ENDED.includes(job.status) && html`<button type="button" class="danger" onClick=${() => setAsking(true)}>Cancel</button>`}

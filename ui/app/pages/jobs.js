@@ -10,7 +10,7 @@ import { Pager, Table } from "../parts/table.js";
 import { href, useQuery } from "../routes.js";
 import { Job } from "./job.js";
 
-const KINDS = [["", "All kinds"], ["training", "Training"], ["setup", "Setup"], ["batch", "Batch"], ["import", "Import"], ["export", "Export"]];
+const KINDS = [["", "All kinds"], ["training", "Training"], ["setup", "Setup"], ["evaluation", "Evaluation"], ["sweep", "Sweep"], ["batch", "Batch"], ["import", "Import"], ["export", "Export"]];
 const STATUSES = [["", "Any status"], "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"];
 
 export default function Jobs({ parts }) {

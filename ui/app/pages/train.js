@@ -1,22 +1,17 @@
 // Train: which documents, on which base model, under which name, and the few options that matter; the rest is folded away.
-import { create, get } from "../api.js";
+import { create } from "../api.js";
+import { Adapter, chosenOf, Documents, DRAFT, EMPTY, Model, useChoices } from "../parts/choosing.js";
 import { Estimate } from "../parts/estimate.js";
 import { Empty, Loading, Problem } from "../parts/feedback.js";
-import { bytes, plural } from "../parts/format.js";
 import { Field } from "../parts/field.js";
 import { html, useEffect, useRef, useState } from "../parts/html.js";
-import { all, useLoaded, usePages } from "../parts/loading.js";
-import { fieldsOf, loadSchemas, valueOf } from "../parts/schema.js";
+import { fieldsOf, valueOf } from "../parts/schema.js";
 import { SchemaField } from "../parts/schemafield.js";
-import { Pager, Table } from "../parts/table.js";
 import { store, useStored } from "../parts/stored.js";
 import { go, href } from "../routes.js";
 
-const DRAFT = "train-draft";
-const EMPTY = { isAll: true, documents: [], model: "", otherModel: "", adapter: "", method: "supervised", values: {} };
 const MAIN = ["num_epochs", "learning_rate", "lora_rank", "validation_split"];
 const DRAWN_APART = ["document_ids", "validation_document_ids", "model", "model_name", "adapter", "method", "train", "modules_to_save"];
-const OTHER = "other";
 const LABELS = { num_epochs: "Epochs", validation_split: "Held-out share" };
 const HINTS = {
   num_epochs: "How often all of it is gone through.",
@@ -35,25 +30,19 @@ const HINTS = {
 };
 
 export default function Train() {
-  const loaded = useLoaded(async (signal) => {
-    const [schemas, models, adapters, documents] = await Promise.all([
-      loadSchemas(),
-      get("/models", {}, signal),
-      all("/fine-tuning/adapters", {}, { most: 200, signal }),
-      get("/documents", { limit: 1 }, signal),
-    ]);
-    return { schema: schemas.SetupRequest, models: models.data, adapters, hasDocuments: documents.data.length > 0 };
-  }, []);
+  const loaded = useChoices();
   return html`
     <div class="page-head"><div>
       <h1 tabindex="-1">Train</h1>
       <p>Documents become a dataset, and the dataset a new version of an adapter. Whatever you leave as it is has a good default.</p>
-    </div></div>
+    </div>
+    ${loaded.data?.hasDocuments && html`<div class="actions"><a class="button" href=${href("sweeps", "new")}>Search for the best settings</a><a class="button" href=${href("advice")}>Tune, RAG, both or neither?</a></div>`}
+    </div>
     <${Problem} error=${loaded.error} />
     ${!loaded.data && !loaded.error && html`<${Loading} what="what can be chosen" />`}
     ${loaded.data && !loaded.data.hasDocuments && html`<${Empty} title="Nothing to learn from yet" action=${html`<a class="button primary" href=${href("documents")}>Add documents</a>`}>
       Upload some documents first: text to imitate, or questions and answers to learn.<//>`}
-    ${loaded.data?.hasDocuments && html`<${Form} ...${loaded.data} />`}
+    ${loaded.data?.hasDocuments && html`<${Form} ...${loaded.data} schema=${loaded.data.schemas.SetupRequest} />`}
   `;
 }
 
@@ -122,66 +111,11 @@ function Form({ schema, models, adapters }) {
 
 /** Only what differs from the API's own defaults. */
 function bodyOf(draft, fields, models) {
-  const body = {};
-  if (!draft.isAll) body.document_ids = draft.documents;
-  const model = draft.model === OTHER ? draft.otherModel.trim() : draft.model;
-  if (model && model !== models.find((one) => one.default)?.id) body.model = model;
-  if (draft.adapter.trim()) body.adapter = draft.adapter.trim();
+  const body = chosenOf(draft, models);
   if (draft.method !== "supervised") body.method = { type: draft.method };
   for (const field of fields) {
     const value = valueOf(field, draft.values[field.name]);
     if (value !== undefined && value !== field.initial) body[field.name] = value;
   }
   return body;
-}
-
-function Model({ draft, models, onChange, error }) {
-  const plain = models.filter((one) => !one.is_pattern);
-  const patterns = models.filter((one) => one.is_pattern).map((one) => one.id);
-  const options = plain.map((one) => [one.default ? "" : one.id, `${one.id}${one.default ? " (default)" : ""}${one.on_disk ? "" : ", to be downloaded"}`]);
-  if (patterns.length) options.push([OTHER, "another …"]);
-  return html`
-    <${Field} label="Base model" type="select" options=${options} value=${draft.model} onChange=${(model) => onChange({ model })} error=${draft.model === OTHER ? null : error} />
-    ${draft.model === OTHER && html`<${Field} label="Its name" value=${draft.otherModel} onChange=${(otherModel) => onChange({ otherModel })} error=${error} hint=${`Allowed: ${patterns.join(", ")}`} />`}
-  `;
-}
-
-function Adapter({ draft, adapters, onChange, error }) {
-  const known = adapters.some((one) => one.name === draft.adapter.trim());
-  const hint = known ? "It gets a new version, which is live once it is verified." : "The name that answers; a new one is made, or an old one gets a new version.";
-  return html`<${Field} label="Adapter" list="adapter-names" placeholder="default" value=${draft.adapter} onChange=${(adapter) => onChange({ adapter })} hint=${hint} error=${error} autocomplete="off" />
-    <datalist id="adapter-names">${adapters.map((one) => html`<option key=${one.name} value=${one.name} />`)}</datalist>`;
-}
-
-function Documents({ draft, onChange, error }) {
-  const { isAll, documents } = draft;
-  const toggle = (id, isChosen) => onChange({ documents: isChosen ? [...documents, id] : documents.filter((one) => one !== id) });
-  return html`
-    <h2>What to learn from</h2>
-    <div class="row">
-      ${[[true, "All documents"], [false, "Some of them"]].map(
-        ([value, words]) => html`<label key=${words} class="radio"><input type="radio" name="which" checked=${isAll === value} onChange=${() => onChange({ isAll: value })} /> ${words}</label>`,
-      )}
-      ${!isAll && html`<span class="muted" role="status">${documents.length ? `${plural(documents.length, "document")} chosen` : "Choose at least one."}</span>`}
-    </div>
-    ${error && html`<span class="field-error" aria-invalid="true" tabindex="-1">${error}</span>`}
-    ${!isAll && html`<${Choice} chosen=${documents} onToggle=${toggle} />`}
-  `;
-}
-
-function Choice({ chosen, onToggle }) {
-  const list = usePages("/documents", {}, { limit: 10 });
-  const columns = [
-    {
-      title: "Document",
-      isHeading: true,
-      cell: (one) => html`<label class="radio"><input type="checkbox" checked=${chosen.includes(one.id)} onChange=${(event) => onToggle(one.id, event.target.checked)} /> <span class="break">${one.filename}</span></label>`,
-    },
-    { title: "Kind", cell: (one) => one.kind },
-    { title: "Size", className: "numeric", cell: (one) => bytes(one.size_bytes) },
-    { title: "Problem", cell: (one) => (one.error ? html`<span class="field-error">${one.error.detail}</span>` : "") },
-  ];
-  return html`<${Problem} error=${list.error} />
-    <${Table} caption="Documents to choose from" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns} />
-    <${Pager} pager=${list.pager} what="documents" />`;
 }
