@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("OPENAI_BASE_URL", "FINETUNED_OPENAI_BASE_URL"),
-        description="OpenAI-compatible endpoint, with /v1, of rag_model and embedding_model; default: none is asked.",
+        description="OpenAI-compatible endpoint, with /v1, of the models below; default: none is asked.",
     )
     openai_api_key: SecretStr | None = Field(
         None,
@@ -137,6 +137,9 @@ class Settings(BaseSettings):
     )
     rag_model: str | None = Field(
         None, description="The endpoint's model that answers from documents; default: the base model, on our workers."
+    )
+    judge_model: str | None = Field(
+        None, description="The endpoint's model that judges answers in evaluations; default: none does."
     )
     embedding_model: str | None = Field(
         None, description="The endpoint's model for search by meaning; default: search by words alone."

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shared import migrations
 from shared.claimed_job import ClaimedJob
@@ -26,7 +28,7 @@ from shared.storage import Storage, sha256_of
 from tests.inference.test_service import Worker
 from tests.inference.tiny import publish
 from tests.tiny_models import make_model, make_tokenizer
-from worker.base_models.formats import Message, PromptFormat
+from worker.base_models.formats import Message, PromptFormat, encode_prompt
 from worker.data.dataset import build, save
 from worker.data.examples import DatasetOptions, SourceDocument
 from worker.data.texts import ExtractedText, Section
@@ -205,3 +207,15 @@ def bench(tmp_path: Path, gpt2: Path, dataset_folder: Path, redis_url: str) -> I
         publish(database, storage, gpt2, "handbook", seed)
     yield Bench(database, settings, storage, setup.id)
     database.close()
+
+
+def generated(base: Path, adapter: Path | None, question: str, num_tokens: int) -> str:
+    """What transformers' `generate` says, with PEFT's layers where there is an adapter."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    model = model if adapter is None else PeftModel.from_pretrained(model, adapter)
+    prompt = encode_prompt(PromptFormat.TEXT, tokenizer, [Message(role="user", content=question)])
+    ids = torch.tensor([prompt])
+    tokens = model.eval().generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
+    )
+    return str(tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True)).strip()

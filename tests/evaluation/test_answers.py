@@ -6,26 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from shared.errors import CorruptDocument, DocumentError, DocumentNotFound
-from tests.evaluation.conftest import BASE, QUESTIONS, V1, Bench
-from worker.base_models.formats import Message, PromptFormat, encode_prompt
+from tests.evaluation.conftest import BASE, QUESTIONS, V1, Bench, generated
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-
-
-def generated(model: PreTrainedModel | PeftModel, folder: Path, question: str, num_tokens: int) -> str:
-    """What transformers' `generate` says."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = encode_prompt(PromptFormat.TEXT, tokenizer, [Message(role="user", content=question)])
-    ids = torch.tensor([prompt])
-    tokens = model.eval().generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
-    )
-    return str(tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True)).strip()
 
 
 def test_answers_are_those_of_generate_and_come_with_their_metrics(bench: Bench, gpt2: Path) -> None:
@@ -34,10 +19,10 @@ def test_answers_are_those_of_generate_and_come_with_their_metrics(bench: Bench,
         found = bench.evaluate(BASE, V1, question_document_ids=[document])
     rows = found.of("questions")
     assert [(row.question, row.wanted) for row in rows] == QUESTIONS
-    base = AutoModelForCausalLM.from_pretrained(gpt2)
-    texts = {"base": [generated(base, gpt2, row.question or "", 6) for row in rows]}
-    tuned = PeftModel.from_pretrained(base, bench.storage.version("version-handbook-1"))
-    texts["handbook@1"] = [generated(tuned, gpt2, row.question or "", 6) for row in rows]
+    folders = {"base": None, "handbook@1": bench.storage.version("version-handbook-1")}
+    texts = {
+        label: [generated(gpt2, folder, row.question or "", 6) for row in rows] for label, folder in folders.items()
+    }
     assert texts["base"] != texts["handbook@1"]
     for label, wanted in texts.items():
         assert [(row.answers[label].text or "").strip() for row in rows] == wanted

@@ -10,7 +10,9 @@ from typing import Any
 
 from shared.errors import FinetunedError
 from shared.evaluation_parameters import MOST_COLUMNS
-from shared.messages import Answer
+from shared.generator_endpoint import Written
+from shared.messages import Answer, Quality, Usage
+from shared.retrieval.searching import Hit
 from worker.batches.output import Outcome, Result
 from worker.evaluation.contenders import Contender
 from worker.evaluation.material import Item
@@ -39,12 +41,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question on its way to one contender. `num_hits` is None where no sources go with it."""
+    """A question on its way to one contender, with the sources that it is to answer from."""
 
     item: Item
     contender: Contender
-    halvings: int = 0
-    num_hits: int | None = None
+    hits: tuple[Hit, ...] = ()
     search_ms: float = 0.0
 
     @property
@@ -59,18 +60,18 @@ class Given:
     text: str | None
     error: str | None
     error_code: str | None = None
-    num_hits: int | None = None
+    num_hits: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def could_be_shorter(self) -> bool:
         """Whether half of the sources may fit where all did not."""
-        return self.error_code in TOO_LONG and (self.num_hits or 0) > 1
+        return self.error_code in TOO_LONG and self.num_hits > 1
 
 
 def result_of(line: int, asked: Asked, outcome: Outcome) -> Result:
     """With the measurements that a report wants beside what every batch keeps."""
-    body: dict[str, Any] = {"num_hits": asked.num_hits}
+    body: dict[str, Any] = {"num_hits": len(asked.hits)}
     if not isinstance(outcome, FinetunedError):
         milliseconds = outcome.total_ms - outcome.queue_ms
         body |= {"repetition": outcome.quality.repetition, "latency_ms": milliseconds, "search_ms": asked.search_ms}
@@ -127,18 +128,18 @@ def _metrics(line: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, floa
         metrics["prompt_tokens"] = float(usage["prompt_tokens"])
     if body["latency_ms"] > 0:
         metrics["latency_ms"] = body["latency_ms"] + body["search_ms"]
-        metrics["tokens_per_second"] = 1000 * usage["completion_tokens"] / body["latency_ms"]
+        if usage["completion_tokens"]:
+            metrics["tokens_per_second"] = 1000 * usage["completion_tokens"] / body["latency_ms"]
     return metrics
 
 
-def written(line: int, asked: Asked, text: str, seconds: float = 0.0, **answer: Any) -> Result:
-    """The result of an answer that no inference worker gave."""
-    from shared.messages import Quality, Usage
-
+def written(line: int, asked: Asked, text: str, seconds: float = 0.0, by: Written | None = None) -> Result:
+    """The result of an answer that no inference worker gave: one of the endpoint's, or (`by` None) of nobody."""
     quality = Quality(mean_logprob=0.0, repetition=repetition_of(text.split()))
-    values = {"finish_reason": "stop", "usage": Usage(prompt_tokens=0, completion_tokens=0), "model": "", **answer}
+    is_cut = by is not None and by.finish_reason == "length"
     outcome = Answer(
-        question_id="", text=text, adapter=None, version=None, fallback=False, quality=quality, queue_ms=0.0,
-        first_token_ms=0.0, total_ms=1000 * seconds, **values,
+        question_id="", text=text, model=by.model if by else "", adapter=None, version=None, fallback=False,
+        finish_reason="length" if is_cut else "stop", quality=quality, queue_ms=0.0, first_token_ms=0.0,
+        total_ms=1000 * seconds, usage=(by and by.usage) or Usage(prompt_tokens=0, completion_tokens=0),
     )  # fmt: skip
     return result_of(line, asked, outcome)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.disk import DiskRoom
-from shared.errors import FinetunedError, Superseded
+from shared.errors import FinetunedError, PromptTooLong, Superseded
+from shared.generator_endpoint import GeneratorEndpoint
 from shared.messages import Question, Sampling
-from shared.retrieval.prompt import NOTHING_FOUND
+from shared.retrieval.prompt import NOTHING_FOUND, prompt_of
 from shared.streams import replies_of
 from worker.batches.answering import Answerer, answer_lines
 from worker.batches.native import QUESTION_SECONDS
@@ -18,6 +19,7 @@ from worker.batches.questions import BackgroundQuestions, connect
 from worker.batches.reporting import Capacity
 from worker.evaluation.answers import Asked, Given, Place, final_answers, read_answers, result_of, too_long, written
 from worker.evaluation.contenders import Contender
+from worker.evaluation.endpoint import endpoint_answers
 from worker.evaluation.material import Material
 from worker.evaluation.sources import Library, with_sources
 from worker.evaluation.work import Progress, Work
@@ -77,17 +79,20 @@ class Asking:
         DiskRoom.of(self._work.settings).require(_ANSWER_BYTES * len(places), "The evaluation")
         with OutputFile(self._path) as output:
             self._progress.begin("answers", len(output.done))
-            self._ask(places, output)
-        found = final_answers(read_answers(self._path, self._num_items))
-        num_missing = len(places) - len(found)
-        if num_missing:
-            self._work.note(
-                f"No inference worker was running for {self._patience.seconds:g} seconds, so {num_missing} of "
-                f"{len(places)} answers are missing; start one and evaluate again."
-            )
-        return found
+            self._ask_workers([one for one in places if not self._is_written_elsewhere(one)], output)
+            self._ask_endpoint([one for one in places if self._is_written_elsewhere(one)], output)
+        return final_answers(read_answers(self._path, self._num_items))
 
-    def _ask(self, places: list[Place], output: OutputFile) -> None:
+    def _is_written_elsewhere(self, place: Place) -> bool:
+        """Whether the endpoint of the settings writes, as it does for the API."""
+        settings, contender = self._work.settings, self._contenders[place.column]
+        is_bare = contender.is_rag and contender.column.adapter is None
+        return bool(is_bare and settings.openai_base_url and settings.rag_model)
+
+    def _ask_workers(self, places: list[Place], output: OutputFile) -> None:
+        """Notes what is missing because nobody answers."""
+        if not places:
+            return
         client = connect(self._work.settings.resolved_redis_url)
         questions = BackgroundQuestions(
             client, self._work.job.claim.job_id, self._question, self._capacity.limit, result_of=result_of
@@ -95,12 +100,51 @@ class Asking:
         try:
             is_whole = self._in_rounds(places, output, questions)
             questions.close(is_abandoned=not is_whole)
+            if not is_whole:
+                self._note_missing(places, f"No inference worker was running for {self._patience.seconds:g} seconds")
         except Superseded:
             if self._work.job.is_cancelled():  # else another attempt waits for these answers
                 questions.close(is_abandoned=True)
             raise
         finally:
             client.close()
+
+    def _ask_endpoint(self, places: list[Place], output: OutputFile) -> None:
+        """Notes what is missing because the endpoint does not answer."""
+        if not places:
+            return
+        with endpoint_answers(self._written) as answers:
+            answer_lines(
+                answers,
+                self._lines(places, output),
+                output,
+                lambda raw: self._asked[int(raw)],
+                should_stop=lambda: self._work.should_stop() or answers.is_away,
+                on_progress=lambda: self._progress.step(len(output.done)),
+            )
+        self._work.check()
+        self._note_missing(places, "The endpoint at OPENAI_BASE_URL did not answer as it should")
+
+    async def _written(self, line: int, asked: Asked) -> Result:
+        """From half of the sources, if all are too long for the model. Raises `EndpointUnavailable`."""
+        settings, hits = self._work.settings, asked.hits
+        sampling = Sampling(max_new_tokens=self._work.parameters.max_new_tokens, temperature=0.0)
+        while True:
+            started_at = time.monotonic()
+            try:
+                prompt = prompt_of(asked.item.question or "", hits)
+                found = await GeneratorEndpoint(settings).write(settings.rag_model or "", prompt, sampling)
+                return written(line, replace(asked, hits=hits), found.text, time.monotonic() - started_at, found)
+            except PromptTooLong:
+                if len(hits) == 1:
+                    raise
+                hits = hits[: len(hits) // 2]
+
+    def _note_missing(self, places: list[Place], why: str) -> None:
+        found = final_answers(read_answers(self._path, self._num_items))
+        num_missing = sum((one.item, one.column) not in found for one in places)
+        if num_missing:
+            self._work.note(f"{why}, so {num_missing} of {len(places)} answers are missing; evaluate again.")
 
     def _in_rounds(self, places: list[Place], output: OutputFile, answerer: Answerer[Asked]) -> bool:
         """Asks again with half of the sources what was too long with all of them. False if nobody answers."""
@@ -136,7 +180,7 @@ class Asking:
     def _prepared(self, line: int, place: Place) -> Asked | Result:
         """The question with what was found about it; its result where there is nobody to ask."""
         item, contender = self._items[place.item], self._contenders[place.column]
-        asked = Asked(item, contender, place.halvings)
+        asked = Asked(item, contender)
         if not contender.is_rag:
             return asked
         try:
@@ -145,18 +189,15 @@ class Asking:
             return result_of(line, asked, error)
         if not sources.hits:
             return written(line, asked, NOTHING_FOUND)
-        return Asked(item, contender, place.halvings, len(sources.halved(place.halvings)), sources.search_ms)
+        return Asked(item, contender, sources.halved(place.halvings), sources.search_ms)
 
     def _question(self, question_id: str, asked: Asked) -> Question:
         parameters, contender, sent_at = self._work.parameters, asked.contender, time.time()
-        turns = asked.item.turns
-        if contender.is_rag:
-            turns = with_sources(turns, self._library.of(asked.item).halved(asked.halvings))
         return Question(
             id=question_id,
             project_id=self._work.project,
             reply_to=replies_of(self._work.job.claim.job_id),
-            turns=turns,
+            turns=with_sources(asked.item.turns, asked.hits),
             sampling=Sampling(max_new_tokens=parameters.max_new_tokens, temperature=0.0),
             model=contender.base_model,
             adapter=contender.column.adapter,

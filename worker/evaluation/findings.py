@@ -11,6 +11,7 @@ from shared.evaluation_report import ColumnFigures, EvaluationReport, ExampleAns
 from shared.intervals import difference
 from worker.evaluation.answers import Given
 from worker.evaluation.contenders import Contender
+from worker.evaluation.judge import Judged
 from worker.evaluation.losses import Losses, Scores
 from worker.evaluation.material import Item, Material
 from worker.evaluation.metrics import answer_metrics, corpus_metrics
@@ -24,13 +25,13 @@ FORGETTING_RISE = 0.10
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was found out about the examples; answers by item and column, verdicts by item and column too."""
+    """All that was found out about the examples; answers by item and column."""
 
     material: Material
     contenders: Sequence[Contender]
     losses: Losses
     answers: Mapping[tuple[int, int], Given]
-    verdicts: Mapping[tuple[int, int], float]
+    judged: Judged
 
 
 def rows_of(measured: Measured) -> list[ExampleRow]:
@@ -50,6 +51,7 @@ def report_of(measured: Measured, rows: Sequence[ExampleRow], notes: Sequence[st
         pairs=pairs_of(baseline, others, rows),
         notes=tuple(notes),
         warnings=tuple(_forgotten(measured)),
+        judge=measured.judged.about,
         costs={one.label: one.costs for one in contenders if one.costs},
     )
 
@@ -74,7 +76,7 @@ def _answer(measured: Measured, item: Item, contender: Contender) -> ExampleAnsw
     metrics = {} if score is None else _of_score(score)
     if given is not None and given.text is not None:
         metrics |= answer_metrics(given.text, item.wanted or "") | given.metrics
-    if (judged := measured.verdicts.get((item.number, contender.index))) is not None:
+    if (judged := measured.judged.verdicts.get((item.number, contender.index))) is not None:
         metrics["judged"] = judged
     if given is None and not metrics:
         return None

@@ -20,6 +20,7 @@ from shared.storage import Storage, disk_errors, publish_folder
 from worker.evaluation.asking import PATIENCE_SECONDS, Asking
 from worker.evaluation.contenders import Contender, contenders_of
 from worker.evaluation.findings import Measured, report_of, rows_of
+from worker.evaluation.judge import judge, num_verdicts
 from worker.evaluation.losses import measure_losses, num_losses
 from worker.evaluation.material import Material, gather
 from worker.evaluation.sources import Library
@@ -62,15 +63,20 @@ def _measure(work: Work, patience_seconds: float) -> Measured:
     if not contenders:
         raise work.errors[0] if work.errors else InvalidRequest("No column is left to compare.")
     work.job.log(f"Comparing {', '.join(one.label for one in contenders)} on {len(material.items)} examples")
-    progress = Progress(work.job, _stages(contenders, material))
+    progress = Progress(work.job, _stages(work, contenders, material))
     progress.begin("losses")
     losses = measure_losses(work, contenders, material, progress)
     answers = Asking(work, contenders, material, library, progress, patience_seconds).answers()
-    return Measured(material, contenders, losses, answers, {})
+    judged = judge(work, contenders, material, answers, progress)
+    return Measured(material, contenders, losses, answers, judged)
 
 
-def _stages(contenders: Sequence[Contender], material: Material) -> dict[str, int]:
-    return {"losses": num_losses(contenders, material), "answers": len(material.asked) * len(contenders)}
+def _stages(work: Work, contenders: Sequence[Contender], material: Material) -> dict[str, int]:
+    return {
+        "losses": num_losses(contenders, material),
+        "answers": len(material.asked) * len(contenders),
+        "verdicts": num_verdicts(work, contenders, material),
+    }
 
 
 def _end(work: Work, report: EvaluationReport, rows: Sequence[ExampleRow]) -> None:

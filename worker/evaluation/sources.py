@@ -17,7 +17,7 @@ from worker.evaluation.contenders import Contender
 from worker.evaluation.material import Item
 from worker.evaluation.work import Work
 
-_MOST_KEPT = 256  # questions whose hits are remembered: those on their way
+_MOST_KEPT = 64  # questions whose hits are remembered: one is asked of one column after the other
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Library:
                 problem = self._retrieval.nothing_indexed(self._work.project)
         except IndexUnavailable as error:
             problem = error
+        except ImportError:
+            problem = IndexUnavailable("The training worker cannot read the index: install lancedb there.")
         if problem is None:
             return list(contenders)
         named = ", ".join(one.label for one in contenders if one.is_rag)
@@ -70,6 +72,8 @@ class Library:
 
 
 def with_sources(turns: Sequence[Turn], hits: Sequence[Hit]) -> tuple[Turn, ...]:
-    """The conversation, whose last question is asked with what was found about it."""
+    """The conversation, whose last question is asked with what was found about it, if anything was."""
+    if not hits:
+        return tuple(turns)
     *before, last = turns
     return (*before, Turn(role=last.role, content=prompt_of(last.content, hits)))
