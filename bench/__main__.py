@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
 
-BENCHMARKS = ("service", "training", "memory", "inference", "serving", "retrieval", "pages", "overhead")
+BENCHMARKS = ("service", "training", "memory", "inference", "serving", "retrieval", "pages", "overhead", "coverage")
 
 
 def main(arguments: Sequence[str]) -> None:
