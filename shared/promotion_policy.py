@@ -42,6 +42,12 @@ class PromotionPolicy(BaseModel):
         return policy if asked is None else policy.model_copy(update={"mode": asked})
 
 
+def mode_in(parameters: dict[str, Any]) -> PromotionMode | None:
+    """The mode that a training job asks for, None where it says nothing; raises `ValidationError`."""
+    asked = parameters.get(PARAMETER)
+    return None if asked is None else PromotionPolicy(mode=asked).mode
+
+
 class GateEvidence(BaseModel):
     """What the held-out examples say of a new version and its rivals: each example's loss in nats a token (with DPO: a
     pair), and how many tokens it has. `base` and `live` are None where they were not compared; `notes` say why.
@@ -59,13 +65,10 @@ class GateEvidence(BaseModel):
     live_version: int | None = None
     notes: tuple[str, ...] = ()
 
-    def save(self, folder: Path) -> None:
-        """Writes it into `folder`, which is there."""
-        (folder / EVIDENCE).write_text(self.model_dump_json(), encoding="utf-8")
-
     @classmethod
     def load(cls, folder: Path) -> GateEvidence:
-        """Raises `InvalidRequest` where it is missing or damaged."""
+        """What a trial's training left in `storage.evaluation(job_id)`; raises `InvalidRequest` where it is missing or
+        damaged."""
         try:
             return cls.model_validate_json((folder / EVIDENCE).read_bytes())
         except (OSError, ValidationError) as error:

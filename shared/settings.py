@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.promotion_policy import PromotionMode
+
 
 class Settings(BaseSettings):
     """Every setting, its default and its unit. `FINETUNED_<NAME>` sets it; `.env` is read too."""
@@ -99,6 +101,11 @@ class Settings(BaseSettings):
     stall_timeout_seconds: float = Field(1800.0, description="A job without progress for so long is stopped.")
     stop_timeout_seconds: float = Field(60.0, description="How long a trainer may take to write its last checkpoint.")
     max_crashes: int = Field(3, description="A job whose worker died so often is failed.")
+    promotion: PromotionMode = Field(
+        "if_better",
+        description="Which new versions go live where their adapter has no policy: manual: none, always: all, "
+        "if_better: those whose held-out loss is lower than the base model's and the live version's.",
+    )
 
     # Exports
     gguf_converter: Path | None = Field(

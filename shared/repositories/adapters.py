@@ -12,6 +12,7 @@ from shared.database import now
 from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
 from shared.ids import new_id
 from shared.models import Adapter, AdapterVersion, Job, Promotion
+from shared.promotion_policy import GateDecision, PromotionMode, PromotionPolicy
 from shared.repositories.jobs import ENDED
 
 # Asked for every question, so built once: by number, or without one the live version.
@@ -29,6 +30,7 @@ _RESOLVED = (
 # A deleted adapter keeps its row, so that a number never names a second version; all its versions are deleted.
 _IS_THERE = exists().where(AdapterVersion.adapter_id == Adapter.id, AdapterVersion.deleted_at.is_(None))
 _USES = {"batch": "answers with it", "export": "exports it", "evaluation": "compares it"}
+_HOLD = "hold"  # no move: a new version that did not become live
 
 
 class AdapterRepository:
@@ -73,7 +75,7 @@ class AdapterRepository:
 
     def resolve(self, project_id: str, name: str, number: int | None) -> AdapterVersion:
         """The version that is to answer: `number`, or the live one. Raises a `NotFound` if there is none."""
-        found = self.session.scalar(_RESOLVED, {"project_id": project_id, "name": name, "number": number})
+        found = self.session.scalar(_RESOLVED, _named(project_id, name, number))
         if found is not None:
             return found
         adapter = self.get(project_id, name)
@@ -97,7 +99,7 @@ class AdapterRepository:
         return None if row is None else (row[0], row[1])
 
     def history(self, adapter: Adapter) -> Sequence[Promotion]:
-        """Moves of the alias, newest first."""
+        """Moves of the alias, newest first, and what the gate held."""
         wanted = select(Promotion).where(Promotion.adapter_id == adapter.id)
         return self.session.scalars(wanted.order_by(Promotion.id.desc())).all()
 
@@ -109,6 +111,8 @@ class AdapterRepository:
         existing = {version.number: version for version in self.versions(adapter)}
         stack: list[int] = []
         for move in reversed(self.history(adapter)):
+            if move.action == _HOLD:
+                continue
             if move.action == "rollback":
                 stack = stack[: stack.index(move.to_number) + 1] if move.to_number in stack else stack
             elif move.to_number is not None:
@@ -123,18 +127,19 @@ class AdapterRepository:
         version: AdapterVersion,
         *,
         is_promoted: bool = True,
+        decision: GateDecision | None = None,
         reason: str | None = None,
         actor: str | None = None,
     ) -> AdapterVersion:
-        """Enters a version whose folder is in its final place, numbers it and makes it live; unless `is_promoted`,
-        only if no other version is.
+        """Enters a version whose folder is in its final place, numbers it and makes it live.
+
+        A `decision` says whether it becomes live, even if no other version is, and stands in the history in either
+        case. Without one it does not become live unless it `is_promoted`, or no other version is.
 
         `version` comes without `adapter_id` and `number`. The adapter's row is made on first use, and locked, so
         that two trainings of one name get different numbers. `actor` None: the job that made it.
         """
-        if self._find(project_id, name) is None:
-            self._add_unless_there(project_id, name)
-        adapter = self._lock(project_id, name)
+        adapter = self._made(project_id, name)
         version.adapter_id = adapter.id
         version.number = 1 + (
             self.session.scalar(select(func.max(AdapterVersion.number)).where(AdapterVersion.adapter_id == adapter.id))
@@ -142,11 +147,32 @@ class AdapterRepository:
         )
         self.session.add(version)
         self.session.flush()
-        if is_promoted or adapter.live_number is None:
-            reason = reason or f"published by job {version.job_id}"
-            actor = actor or (f"job {version.job_id}" if version.job_id else None)
-            self._move(adapter, version.number, "publish", reason, actor)
+        actor = actor or (f"job {version.job_id}" if version.job_id else None)
+        reason = reason or (decision.reason if decision else f"published by job {version.job_id}")
+        if decision is not None and not decision.is_promoted:
+            self._note(adapter, adapter.live_number, _HOLD, f"version {version.number}: {reason}", actor, decision)
+        elif decision is not None or is_promoted or adapter.live_number is None:
+            self._move(adapter, version.number, "publish", reason, actor, decision)
         return version
+
+    def live_version(self, project_id: str, name: str) -> AdapterVersion | None:
+        """The version that is live, and nobody moves `live` before this transaction ends; None where there is none."""
+        if self._find(project_id, name) is None:
+            return None
+        number = self._lock(project_id, name).live_number
+        return None if number is None else self.session.scalar(_RESOLVED, _named(project_id, name, number))
+
+    def policy(
+        self, project_id: str, name: str, default: PromotionMode, *, asked: PromotionMode | None = None
+    ) -> PromotionPolicy:
+        """Which new versions of the name go live, also where it has none yet: see `PromotionPolicy.of`."""
+        adapter = self._find(project_id, name)
+        return PromotionPolicy.of(asked, None if adapter is None else adapter.promotion_policy, default)
+
+    def set_policy(self, project_id: str, name: str, policy: PromotionPolicy) -> None:
+        """For the versions to come; there need be none yet."""
+        self._made(project_id, name).promotion_policy = policy.model_dump(mode="json")
+        self.session.flush()
 
     def promote(self, project_id: str, name: str, number: int, reason: str, actor: str | None = None) -> Adapter:
         """Makes a version live."""
@@ -290,19 +316,46 @@ class AdapterRepository:
                 return job
         return None
 
-    def _move(self, adapter: Adapter, number: int | None, action: str, reason: str, actor: str | None) -> None:
-        self.session.add(
-            Promotion(
-                adapter_id=adapter.id,
-                from_number=adapter.live_number,
-                to_number=number,
-                action=action,
-                reason=reason[:255],
-                actor=actor,
-            )
-        )
+    def _move(
+        self,
+        adapter: Adapter,
+        number: int | None,
+        action: str,
+        reason: str,
+        actor: str | None,
+        decision: GateDecision | None = None,
+    ) -> None:
+        self._note(adapter, number, action, reason, actor, decision)
         adapter.live_number = number
         self.session.flush()
+
+    def _note(
+        self,
+        adapter: Adapter,
+        number: int | None,
+        action: str,
+        reason: str,
+        actor: str | None,
+        decision: GateDecision | None,
+    ) -> None:
+        move = Promotion(
+            adapter_id=adapter.id,
+            from_number=adapter.live_number,
+            to_number=number,
+            action=action,
+            reason=reason[:255],
+            actor=actor,
+        )
+        if decision is not None:
+            move.decision = decision.to_json()
+        self.session.add(move)
+        self.session.flush()
+
+    def _made(self, project_id: str, name: str) -> Adapter:
+        """The name's row, locked; made on first use."""
+        if self._find(project_id, name) is None:
+            self._add_unless_there(project_id, name)
+        return self._lock(project_id, name)
 
     def _locked(self, project_id: str, name: str) -> Adapter:
         self.get(project_id, name)
@@ -322,3 +375,7 @@ class AdapterRepository:
     def _lock(self, project_id: str, name: str) -> Adapter:
         wanted = select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name).with_for_update()
         return self.session.scalars(wanted, execution_options={"populate_existing": True}).one()
+
+
+def _named(project_id: str, name: str, number: int | None) -> dict[str, str | int | None]:
+    return {"project_id": project_id, "name": name, "number": number}

@@ -145,7 +145,7 @@ def _begin(site: Installation) -> ClaimedJob:
 
 def _end(site: Installation, job: ClaimedJob, version_id: str, *, is_failure: bool) -> None:
     """As the trainer ends a job: with a version whose folder lies in its place, or with an error."""
-    from worker.finetuning.job import enter_version  # here, for it takes seconds to import
+    from worker.finetuning.entering import enter_version  # here, for it takes seconds to import
 
     try:
         if is_failure:

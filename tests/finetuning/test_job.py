@@ -47,11 +47,14 @@ def test_a_training_job_publishes_a_verified_live_version_and_succeeds(installat
     row, (version,) = installation.row(job), installation.versions()
     manifest = check_files(installation.storage.version(version.id))
     assert row.status == "succeeded"
+    assert row.result is not None
+    assert row.result.pop("decision")["is_promoted"]
     assert row.result == {
         "adapter": "handbook",
         "version": 1,
         "model_id": f"ft:tiny-gpt2:team:handbook:{row.id.removeprefix('ftjob-')}",
         "metrics": version.metrics,
+        "promoted": True,
     }
     assert manifest.metrics == version.metrics
     assert manifest.job_id == version.job_id == row.id

@@ -94,11 +94,13 @@ class Notches:
 
 @dataclass(frozen=True)
 class Trained:
-    """The model as it was trained in the end; `config` says in which quantization."""
+    """The model as it was trained in the end; `config` says in which quantization, and `split` how much went through
+    it at a time."""
 
     model: PeftModel
     outcome: TrainingOutcome
     config: FineTuningConfig
+    split: Split | None = None
 
 
 def train_within_memory(
@@ -201,7 +203,7 @@ class _Run:
         )
         if self._frugality.is_checkpointing:
             _base(self.model).activation_checkpointing_disable()
-        return Trained(self.model, outcome, self.config)
+        return Trained(self.model, outcome, self.config, self._frugality.split)
 
     def what_happened(self, error: OutOfMemory) -> str:
         """In one sentence. (The error itself must not be kept: it holds what the failed pass computed.)"""

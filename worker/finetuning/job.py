@@ -15,22 +15,20 @@ from typing import Any
 import transformers
 from peft import PeftModel
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 from transformers import PreTrainedTokenizerBase
 
 from shared.claimed_job import ClaimedJob
 from shared.disk import DiskRoom
-from shared.errors import DatasetError, InvalidRequest, SetupFailed, Superseded
+from shared.errors import DatasetError, InvalidRequest, SetupFailed
 from shared.ids import new_id
-from shared.logs import log_about
-from shared.made_files import enter_made_file
-from shared.models import AdapterVersion, Dataset
-from shared.openai_training import PARAMETER, fine_tuned_name
-from shared.repositories.adapters import AdapterRepository
+from shared.model_names import VERSION_PREFIX
+from shared.models import AdapterVersion, Dataset, ModelCheckpoint
+from shared.openai_training import PARAMETER
+from shared.promotion_policy import EVIDENCE, GateEvidence, mode_in
 from shared.repositories.datasets import DatasetRepository
-from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from shared.storage import Storage, publish_folder
+from shared.storage import Storage, make_folder, publish_file, publish_folder
+from shared.sweep_parameters import SWEEP
 from shared.training_config import FineTuningConfig
 from worker.base_models.formats import Learnable
 from worker.base_models.loading import load_model, load_tokenizer
@@ -39,13 +37,14 @@ from worker.data.methods import lessons_of
 from worker.finetuning.batches import fit
 from worker.finetuning.checkpoint_models import NUM_KEPT, CheckpointModels
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
-from worker.finetuning.fitting import Notches, train_within_memory
+from worker.finetuning.entering import enter_through, enter_trial
+from worker.finetuning.fitting import Notches, Trained, train_within_memory
+from worker.finetuning.gate import Candidate, Gate, GateStopped
 from worker.finetuning.job_report import JobReport
 from worker.finetuning.loop import Snapshot, memory_errors
 from worker.finetuning.lora import add_lora, frozen_dtype
 from worker.finetuning.publication import Lineage, metrics_of, stage, verify
-from worker.finetuning.reports import TrainingOutcome
-from worker.finetuning.result_file import FILENAME, ResultFile
+from worker.finetuning.result_file import ResultFile
 from worker.finetuning.trackers import check_trackers, tracking
 
 NUM_PROBE_TOKENS = 128  # of an example, to see that the published files answer as the trained model does
@@ -59,7 +58,7 @@ class Work:
     """What the job's parameters stand for. Jobs of the OpenAI dialect get a result file, and their checkpoints can be
     asked; so can those of others that want it."""
 
-    adapter: str
+    candidate: Candidate
     config: FineTuningConfig
     dataset: Dataset
     prompt_format: str
@@ -67,6 +66,7 @@ class Work:
     validation_examples: list[Learnable]
     has_result_file: bool
     publishes_checkpoints: bool
+    is_trial: bool
 
 
 def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
@@ -77,7 +77,7 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
     """
     _quiet_libraries()
     job.log("Fine-tuning job started")
-    work = _read(job, storage)
+    work = _read(job, storage, settings)
     check_trackers(work.config.trackers)
     tokenizer = load_tokenizer(work.config.model_name, settings.model_cache_dir)
     folder, logs = storage.checkpoints(job.claim.job_id), storage.training_logs(job.claim.job_id)
@@ -90,8 +90,9 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
         DiskRoom.of(settings).require(needed_bytes(model, config, num_models), "The training")
         return model
 
-    results = ResultFile(JobReport(job), folder / "metrics.csv") if work.has_result_file else None
-    with tracking(work.config, results or JobReport(job), run_name=job.claim.job_id, folder=logs) as report:
+    shown = JobReport(job)
+    results = ResultFile(shown, folder / "metrics.csv") if work.has_result_file else None
+    with tracking(work.config, results or shown, run_name=job.claim.job_id, folder=logs) as report:
         trained = train_within_memory(
             load,
             work.train_examples,
@@ -109,7 +110,16 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
         log.info("job %s stopped at step %d of %d", job.claim.job_id, num_steps, total_steps)
         return
     work = replace(work, config=trained.config)
-    _publish(job, storage, work, trained.model, tokenizer, trained.outcome, results)
+    held_out = work.validation_examples
+    gate = Gate(job, storage, work.candidate, trained, held_out, report=shown, should_stop=should_stop)
+    try:
+        if work.is_trial:
+            _publish_trial(job, storage, work, trained, tokenizer, gate)
+        else:
+            _publish(job, storage, work, trained, tokenizer, gate, results)
+    except GateStopped:
+        log.info("job %s stopped while held-out examples were compared", job.claim.job_id)
+        return
     checkpoints.remove()
 
 
@@ -121,12 +131,13 @@ def needed_bytes(model: PeftModel, config: FineTuningConfig, num_models: int = 1
     return 4 * num_parameters * (copies * (config.num_checkpoints + 1) + num_models) + SPARE_BYTES
 
 
-def _read(job: ClaimedJob, storage: Storage) -> Work:
+def _read(job: ClaimedJob, storage: Storage, settings: Settings) -> Work:
     """The parameters and the dataset; raises what is wrong with them."""
     parameters = job.claim.parameters
     try:
         config = FineTuningConfig.model_validate(parameters["config"])
-        adapter, setup_job_id = str(parameters["adapter"]), str(parameters["setup_job_id"])
+        setup_job_id = str(parameters["setup_job_id"])
+        candidate = Candidate(str(parameters["adapter"]), mode_in(parameters), settings.promotion)
     except (KeyError, ValidationError) as error:
         raise InvalidRequest("The job's parameters are not valid; create it again.") from error
     with job.database.read() as session:
@@ -143,16 +154,17 @@ def _read(job: ClaimedJob, storage: Storage) -> Work:
     lessons = lessons_of(*datasets_on_disk.load(folder), config.method)
     if lessons.note:
         job.log(lessons.note)
-    is_openai = PARAMETER in parameters
+    is_openai, is_trial = PARAMETER in parameters, SWEEP in parameters
     return Work(
-        adapter=adapter,
+        candidate=candidate,
         config=config,
         dataset=dataset,
         prompt_format=_prompt_format(folder, dataset),
         train_examples=lessons.train,
         validation_examples=lessons.validation,
         has_result_file=is_openai,
-        publishes_checkpoints=is_openai or bool(parameters.get("publish_checkpoints")),
+        publishes_checkpoints=not is_trial and (is_openai or bool(parameters.get("publish_checkpoints"))),
+        is_trial=is_trial,
     )
 
 
@@ -188,7 +200,7 @@ def _snapshot(job: ClaimedJob, storage: Storage, work: Work, tokenizer: PreTrain
     """What is done with the model after each epoch."""
     if not work.publishes_checkpoints:
         return lambda model, config, position: None
-    return CheckpointModels(job, storage, tokenizer, work.adapter, _lineage(job, work, {})).publish
+    return CheckpointModels(job, storage, tokenizer, work.candidate.adapter, _lineage(job, work, {})).publish
 
 
 def _lineage(job: ClaimedJob, work: Work, metrics: dict[str, Any]) -> Lineage:
@@ -207,17 +219,18 @@ def _publish(
     job: ClaimedJob,
     storage: Storage,
     work: Work,
-    model: PeftModel,
+    trained: Trained,
     tokenizer: PreTrainedTokenizerBase,
-    outcome: TrainingOutcome,
+    gate: Gate,
     results: ResultFile | None,
 ) -> None:
-    """Stages, verifies, renames, and only then enters the version: a row never lacks its files."""
+    """Stages, verifies, lets the gate rule, renames, and only then enters the version: a row never lacks its files."""
     version_id, staged = new_id("version-"), storage.stage()
-    lineage = replace(_lineage(job, work, metrics_of(outcome)), version_id=version_id)
+    lineage = replace(_lineage(job, work, metrics_of(trained.outcome)), version_id=version_id)
     try:
-        manifest = stage(model, tokenizer, staged, lineage)
-        _verify(model, staged, work)
+        manifest = stage(trained.model, tokenizer, staged, lineage)
+        _verify(trained.model, staged, work)
+        ruling = gate.ruling()
         with writing():
             publish_folder(staged, storage.version(version_id))
     finally:
@@ -231,61 +244,52 @@ def _publish(
         config=lineage.config,
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
     )
-    enter_version(job, storage, work.adapter, version, results)
+    enter_through(gate, ruling, job, storage, version, results)
+
+
+def _publish_trial(
+    job: ClaimedJob, storage: Storage, work: Work, trained: Trained, tokenizer: PreTrainedTokenizerBase, gate: Gate
+) -> None:
+    """As `_publish`, for a trial of a sweep: the weights become a checkpoint, and what the gate measured is kept."""
+    checkpoint_id, staged = new_id(VERSION_PREFIX), storage.stage()
+    lineage = replace(_lineage(job, work, metrics_of(trained.outcome)), version_id=checkpoint_id)
+    try:
+        manifest = stage(trained.model, tokenizer, staged, lineage)
+        _verify(trained.model, staged, work)
+        _keep(gate.evidence(), storage, job.claim.job_id)
+        with writing():
+            publish_folder(staged, storage.version(checkpoint_id))
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    checkpoint = ModelCheckpoint(
+        id=checkpoint_id,
+        project_id=job.claim.project_id,
+        job_id=job.claim.job_id,
+        step=trained.outcome.num_steps,
+        adapter=work.candidate.adapter,
+        base_model=work.config.model_name,
+        metrics=lineage.metrics,
+        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+    )
+    enter_trial(job, storage, checkpoint)
+
+
+def _keep(evidence: GateEvidence, storage: Storage, job_id: str) -> None:
+    """Where `GateEvidence.load` finds it; an earlier attempt's is replaced."""
+    staged, folder = storage.stage(), storage.evaluation(job_id)
+    try:
+        with writing():
+            make_folder(folder)
+            staged.write_text(evidence.model_dump_json(), encoding="utf-8")
+            publish_file(staged, folder / EVIDENCE)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 @memory_errors()
 def _verify(model: PeftModel, staged: Path, work: Work) -> None:
     (probe,) = fit(work.train_examples[:1], NUM_PROBE_TOKENS, model.config)
     verify(model, staged, probe)
-
-
-def enter_version(
-    job: ClaimedJob, storage: Storage, adapter: str, version: AdapterVersion, results: ResultFile | None = None
-) -> None:
-    """Ends the job with a version whose folder is in its place; where the claim is lost, with no folder."""
-    try:
-        _record(job, storage, adapter, version, results)
-        with log_about(version=version.number):
-            log.info("job %s published version %d of '%s'", job.claim.job_id, version.number, adapter)
-    except Superseded:
-        # Another attempt publishes, or nobody does: nothing refers to this folder. (Other failures may hide a
-        # commit that did happen, so they keep it.)
-        storage.withdraw(storage.version(version.id))
-        raise
-
-
-def _record(
-    job: ClaimedJob, storage: Storage, adapter: str, version: AdapterVersion, results: ResultFile | None
-) -> None:
-    """Enters the version and the result file and ends the job, in one transaction that names the attempt."""
-    claim = job.claim
-    with job.database.write() as session:
-        jobs = JobRepository(session)
-        model_id = str(fine_tuned_name(jobs.get(claim.project_id, claim.job_id)))
-        data: dict[str, Any] = {"model_id": model_id, "version_id": version.id}
-        created = f"New fine-tuned model created: {model_id}"
-        # Before all else, for it takes the job's row and fails if the claim is lost.
-        jobs.add_event(claim, type="message", level="info", message=created, data=data)
-        AdapterRepository(session).publish(claim.project_id, adapter, version)
-        done = "The job has successfully completed"
-        jobs.add_event(claim, type="message", level="info", message=done, data={"version": version.number})
-        result = {"adapter": adapter, "version": version.number, "model_id": model_id, "metrics": version.metrics}
-        if results is not None:
-            result |= {"result_files": [_enter(session, storage, claim.project_id, results)]}
-        jobs.succeed(claim, result)
-
-
-def _enter(session: Session, storage: Storage, project_id: str, results: ResultFile) -> str:
-    """The id of the result file, which is kept if the session is committed."""
-    staged, purpose = storage.stage(), "fine-tune-results"
-    try:
-        results.write(staged)
-        return enter_made_file(
-            session, storage, project_id=project_id, purpose=purpose, filename=FILENAME, staged=staged
-        ).id
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def _quiet_libraries() -> None:

@@ -12,12 +12,14 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from shared.errors import InvalidRequest
+from shared.errors import AdapterBroken, InvalidRequest
 from worker.base_models.precision import computes_in_bfloat16
 from worker.finetuning.targets import find_target_modules, has_conv1d
 
 if TYPE_CHECKING:
     from shared.training_config import FineTuningConfig
+
+_OTHER = "other"
 
 
 def frozen_dtype() -> torch.dtype:
@@ -77,6 +79,25 @@ def load_lora(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     _check_dora(model, bool(getattr(PeftConfig.from_pretrained(str(folder)), "use_dora", False)))
     with quiet_peft():
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+@contextmanager
+def beside(model: PeftModel, folder: Path) -> Iterator[None]:
+    """Within it another adapter of the same base model answers, the one in `folder`; then the model's own again.
+
+    Raises `AdapterBroken` where the files do not fit the model.
+    """
+    with quiet_peft():
+        try:
+            loaded = model.load_adapter(str(folder), _OTHER, torch_device=str(model.device))
+            if loaded.missing_keys or loaded.unexpected_keys:
+                raise AdapterBroken("Its weights do not fit the base model.")
+            model.set_adapter(_OTHER)
+            yield
+        finally:
+            model.set_adapter("default")
+            if _OTHER in model.peft_config:
+                model.delete_adapter(_OTHER)
 
 
 def _check_dora(model: PreTrainedModel, use_dora: bool) -> None:

@@ -53,10 +53,11 @@ def _quicker(module: nn.Module) -> nn.Module | None:
 def _is_plain(layer: Any) -> bool:
     """Whether it is one adapter's plain LoRA on a frozen layer in fp32 on the CPU."""
     base = layer.get_base_layer()
-    (adapter, *others) = layer.active_adapters
+    (adapter, *others) = layer.active_adapters or [None]
     tensors = list(layer.parameters())
     return (
         type(base) in (nn.Linear, Conv1D)
+        and adapter in layer.lora_A  # another adapter of the model may have no part in this layer
         and not others
         and not layer.merged
         and not layer.lora_variant
