@@ -3,6 +3,7 @@ import { address, beginning, del, get } from "../api.js";
 import { Confirm, Dialog } from "../parts/dialog.js";
 import { droppedFiles } from "../parts/dropped.js";
 import { Empty, Loading, Problem, say } from "../parts/feedback.js";
+import { Field } from "../parts/field.js";
 import { ago, bytes, percent, plural, time } from "../parts/format.js";
 import { html, useEffect, useRef, useState } from "../parts/html.js";
 import { useLoaded, usePages } from "../parts/loading.js";
@@ -47,7 +48,7 @@ const columns = (onDelete, onShow) => [
     isHeading: true,
     cell: (one) => html`${one.filename}${one.error && html`<div class="field-error">${one.error.detail} <code>${one.error.code}</code></div>`}`,
   },
-  { title: "Kind", cell: (one) => one.kind },
+  { title: "Kind", cell: (one) => (one.purpose === "questions" ? `${one.kind}, questions` : one.kind) },
   { title: "Size", className: "numeric", cell: (one) => bytes(one.size_bytes) },
   { title: "Status", cell: (one) => html`<${Status} of=${one.status} />` },
   { title: "Uploaded", className: "nowrap", cell: (one) => html`<time title=${time(one.created_at)}>${ago(one.created_at)}</time>` },
@@ -64,13 +65,15 @@ const columns = (onDelete, onShow) => [
 function Drop() {
   const input = useRef(null);
   const [isOver, setOver] = useState(false);
+  const [hasQuestions, setHasQuestions] = useStored("upload-questions", false);
+  const add = (files) => uploads.add(files, hasQuestions ? "questions" : null);
   const drop = async (event) => {
     event.preventDefault();
     setOver(false);
-    uploads.add(await droppedFiles(event.dataTransfer));
+    add(await droppedFiles(event.dataTransfer));
   };
   const chosen = (event) => {
-    uploads.add([...event.target.files]);
+    add([...event.target.files]);
     event.target.value = "";
   };
   const over = (event) => {
@@ -80,7 +83,8 @@ function Drop() {
   return html`<section class=${`drop ${isOver ? "over" : ""}`} aria-label="Upload" onDragOver=${over} onDragEnter=${over} onDragLeave=${() => setOver(false)} onDrop=${drop}>
     <div>
       <strong>Drop files or folders here</strong>
-      <p class="hint">pdf, docx, html, md, txt, csv, jsonl; many at once</p>
+      <p class="hint">${hasQuestions ? "jsonl or csv with question and answer" : "pdf, docx, html, md, txt, csv, jsonl; many at once"}</p>
+      <${Field} type="checkbox" label="These are questions to test with: never learned from" value=${hasQuestions} onChange=${setHasQuestions} />
     </div>
     <input ref=${input} id="files" class="unseen" type="file" multiple accept=${KINDS} onChange=${chosen} tabindex="-1" aria-hidden="true" />
     <button type="button" onClick=${() => input.current.click()}>Choose files</button>

@@ -81,6 +81,6 @@ function Choice({ chosen, onToggle }) {
     { title: "Problem", cell: (one) => (one.error ? html`<span class="field-error">${one.error.detail}</span>` : "") },
   ];
   return html`<${Problem} error=${list.error} />
-    <${Table} caption="Documents to choose from" rows=${list.rows} rowKey=${(row) => row.id} columns=${columns} />
+    <${Table} caption="Documents to choose from" rows=${list.rows.filter((one) => one.purpose !== "questions")} rowKey=${(row) => row.id} columns=${columns} />
     <${Pager} pager=${list.pager} what="documents" />`;
 }

@@ -15,9 +15,9 @@ function change(id, values) {
   changed();
 }
 
-/** Uploads files, one request each: the error of one disturbs no other. */
-export function add(files) {
-  entries = [...entries, ...files.map((file) => ({ id: ++lastId, file, name: file.name, size: file.size, state: "waiting", share: 0, error: null }))];
+/** Uploads files, one request each: the error of one disturbs no other. `purpose`: null, or "questions". */
+export function add(files, purpose = null) {
+  entries = [...entries, ...files.map((file) => ({ id: ++lastId, file, purpose, name: file.name, size: file.size, state: "waiting", share: 0, error: null }))];
   changed();
   while (running < AT_ONCE && entries.some((one) => one.state === "waiting")) work();
 }
@@ -28,10 +28,10 @@ async function work() {
   running -= 1;
 }
 
-async function send({ id, file }) {
+async function send({ id, file, purpose }) {
   change(id, { state: "sending" });
   try {
-    const { data } = await upload("/documents", file, { onProgress: (share) => change(id, { share }) });
+    const { data } = await upload("/documents", file, { texts: { purpose }, onProgress: (share) => change(id, { share }) });
     change(id, { state: data[0].is_new ? "done" : "known", share: 1, file: null });
     bus.dispatchEvent(new Event("arrived"));
   } catch (error) {
