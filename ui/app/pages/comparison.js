@@ -10,6 +10,7 @@ import { Verdict } from "../parts/pairs.js";
 import { href, useQuery } from "../routes.js";
 
 const MOST = 10;
+const UNSORTED = ["length", "prompt_tokens"]; // neither more nor less of them is better
 
 export function Comparison({ id }) {
   const [baseline, setBaseline] = useQuery("baseline");
@@ -50,7 +51,7 @@ const sourcesOf = ({ report }) => Object.entries(SOURCES).filter(([name]) => rep
 
 function metricsOf({ report }) {
   const names = new Set(report?.columns.flatMap((one) => Object.keys(one.figures)));
-  return [...names].map((name) => [name, metricOf(name).name]);
+  return [...names].filter((name) => !UNSORTED.includes(name)).map((name) => [name, metricOf(name).name]);
 }
 
 function Shown({ comparison }) {
