@@ -43,6 +43,7 @@ from api.root import router as root
 from api.safe_headers import PAGES
 from api.services import open_services
 from api.session.endpoints import router as session
+from api.sweeps.endpoints import router as sweeps
 from api.tracing import TraceRequests
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
@@ -64,6 +65,7 @@ ROUTERS = (
     openai_batches,
     adapters,
     exports,
+    sweeps,
     answers,
     answer_records,
     answer_export,

@@ -74,6 +74,18 @@ class Client:
         """Starts a setup job and the training job that waits for it: `{job_id, training_job_id, status}`."""
         return self._call("POST", "/fine-tuning/setup", json=wanted)
 
+    def create_sweep(self, wanted: Json) -> Json:
+        """Starts a sweep: `{job_id, status, setup_job_id}`."""
+        return self._call("POST", "/fine-tuning/sweeps", json=wanted)
+
+    def sweep(self, sweep_id: str) -> Json:
+        """One sweep with its trials."""
+        return self._call("GET", f"/fine-tuning/sweeps/{_segment(sweep_id)}")
+
+    def sweeps(self, limit: int) -> list[Json]:
+        """The newest sweeps, newest first."""
+        return self._list("/fine-tuning/sweeps", limit)
+
     def jobs(self, limit: int) -> list[Json]:
         """The newest jobs, newest first."""
         return self._list("/fine-tuning/jobs", limit)

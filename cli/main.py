@@ -20,6 +20,7 @@ from cli.commands import (
     query,
     registry,
     stack,
+    sweeps,
     training,
 )
 from cli.errors import EXIT_CODES, FAILED, INTERRUPTED, CommandError
@@ -70,6 +71,8 @@ app.command("demo")(demo.demo)
 app.command("upload")(documents.upload)
 app.command("documents")(documents.documents)
 app.command("train")(training.train)
+app.command("sweep")(sweeps.sweep)
+app.command("sweeps")(sweeps.sweeps)
 app.command("jobs")(jobs.jobs)
 app.command("job")(jobs.job)
 app.command("cancel")(jobs.cancel)

@@ -21,7 +21,7 @@ def is_alive(database: Database, kind: str, host: str) -> bool:
 def main() -> None:
     """A container's health check: a process that hangs, or has lost the database, is not well."""
     parser = argparse.ArgumentParser(prog="python -m shared.worker_health", description=main.__doc__)
-    parser.add_argument("kind", choices=("setup", "training", "batch", "inference", "retrieval"))
+    parser.add_argument("kind", choices=("setup", "training", "batch", "inference", "retrieval", "sweep"))
     kind = parser.parse_args().kind
     try:
         alive = is_alive(Database(get_settings().resolved_database_url), kind, socket.gethostname())

@@ -49,7 +49,7 @@ def setup_parameters(session: Session, project: str, settings: Settings, request
 
 def create_training(session: Session, project: str, request: TrainRequest) -> Created[TrainAnswer]:
     """The training job on a setup job's dataset; it waits if that one still runs."""
-    setup = _usable_setup(session, project, request.setup_job_id)
+    setup = usable_setup(session, project, request.setup_job_id)
     made = validated(SetupParameters, setup.parameters)
     if "model_name" in request.model_fields_set and request.model_name != made.config.model_name:
         raise InvalidRequest(
@@ -128,7 +128,8 @@ def _refuse_questions(session: Session, project: str, ids: Sequence[str]) -> Non
             )
 
 
-def _usable_setup(session: Session, project: str, job_id: str) -> Job:
+def usable_setup(session: Session, project: str, job_id: str) -> Job:
+    """The setup job on whose dataset one can train; it does not end before this transaction does."""
     setup = JobRepository(session).get(project, job_id)
     session.refresh(setup, with_for_update=True)  # it must not fail before the job that waits for it is there
     if setup.kind != "setup":

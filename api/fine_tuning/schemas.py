@@ -17,7 +17,8 @@ def _without_model_default(schema: dict[str, Any]) -> None:
     schema["properties"]["model_name"].pop("default", None)
 
 
-def _without_inherited_defaults(schema: dict[str, Any]) -> None:
+def inherited_defaults_left_out(schema: dict[str, Any]) -> None:
+    """What is the setup's has no default of its own."""
     _without_model_default(schema)
     schema["properties"]["max_length"].pop("default", None)
 
@@ -57,7 +58,7 @@ class SetupRequest(FineTuningConfig):
 class TrainRequest(FineTuningConfig):
     """Trains on the dataset of a setup job. `model_name` and `max_length` default to the setup's."""
 
-    model_config = ConfigDict(json_schema_extra=_without_inherited_defaults)
+    model_config = ConfigDict(json_schema_extra=inherited_defaults_left_out)
 
     setup_job_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     adapter: str | None = Field(None, pattern=ADAPTER_NAME, description="Default: the setup's.")

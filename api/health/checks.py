@@ -18,10 +18,10 @@ from shared.models import Worker
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
-WORKER_KINDS = ("training", "setup", "inference", "batch", "retrieval")
+WORKER_KINDS = ("training", "setup", "inference", "batch", "retrieval", "sweep")
 _PING_SECONDS = 1.0
 # What is said to be missing and keeps nothing else from working.
-_SPARED = ("base_model", "batch_worker", "retrieval_worker")
+_SPARED = ("base_model", "batch_worker", "retrieval_worker", "sweep_worker")
 
 
 async def _is_redis_up(services: AppServices) -> bool:
@@ -36,7 +36,7 @@ RedisUp = Annotated[bool, Depends(_is_redis_up)]
 
 
 def readiness(services: Services, is_redis_up: bool) -> Readiness:
-    """Every part; the base model and the workers of batches and of retrieval may be missing."""
+    """Every part; the base model and the workers of batches, retrieval and sweeps may be missing."""
     parts = {"database": Part(ready=True), "redis": _part(None if is_redis_up else BrokerUnavailable.cure)}
     try:
         parts |= _parts_in_database(services)

@@ -122,6 +122,7 @@ def _parts(settings: Settings, shape: Shape) -> list[Part]:
             part(f"inference-{number}", "worker.inference", stage=_WORKERS)
             for number in range(1, shape.inference_workers + 1)
         ),
+        part("sweep", "worker.jobs", "sweep", stage=_WORKERS),
         part("api", "api", stage=_API),
     ]
 

@@ -133,6 +133,10 @@ CAUSES: Mapping[str, tuple[str, str]] = {
         "No layer of this model has one of the names in `target_modules`.",
         "Leave the field out, or take names from the list in the sentence.",
     ),
+    "sweep_failed": (
+        "All trials of a sweep failed, for reasons that it names, or the weights of the best one were deleted.",
+        "`finetuned sweeps ID` shows why each failed: narrow the space, or mend what their jobs say; start another.",
+    ),
     "disk_full": (
         "Fewer than `FINETUNED_MIN_FREE_BYTES` would stay free, or the third checkpoint in a row could not be written.",
         "Free some space (delete versions and exports, or set `FINETUNED_KEEP_VERSIONS`), then start the job again.",

@@ -94,7 +94,7 @@ def test_the_status_sums_the_latest_answers_up(client: TestClient, rows: Databas
 def test_the_status_names_a_broken_live_version_and_the_one_that_answers_for_it(
     client: TestClient, rows: Database
 ) -> None:
-    beat(rows, "inference", "setup", "training", "batch", "retrieval", loaded_models=["demo"])
+    beat(rows, "inference", "setup", "training", "batch", "retrieval", "sweep", loaded_models=["demo"])
     for number in (1, 2):
         publish(rows, "handbook", id=f"version-{number}")
     with rows.write() as session:

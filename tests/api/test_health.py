@@ -30,7 +30,7 @@ def test_ready_names_every_missing_part(client: TestClient) -> None:
     assert (found.status_code, found.json()["ready"]) == (503, False)
     parts = found.json()["parts"]
     missing = {name for name, part in parts.items() if not part["ready"]}
-    assert missing == {f"{kind}_worker" for kind in ("training", "setup", "inference", "batch", "retrieval")}
+    assert missing == {f"{kind}_worker" for kind in ("training", "setup", "inference", "batch", "retrieval", "sweep")}
     assert all(part["detail"] for part in parts.values() if not part["ready"])
 
 
@@ -40,7 +40,7 @@ def test_ready_once_every_worker_lives_that_others_need(client: TestClient, rows
     assert (found.status_code, found.json()["status"]) == (200, "ready")
     assert not found.json()["parts"]["batch_worker"]["ready"]
     assert "No batch worker" in " ".join(client.get("/fine-tuning/status").json()["missing"])
-    beat(rows, "batch", "retrieval")
+    beat(rows, "batch", "retrieval", "sweep")
     assert client.get("/health/ready").json()["parts"]["batch_worker"]["ready"]
 
 

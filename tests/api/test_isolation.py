@@ -98,6 +98,7 @@ def owned(owner: Visitor, rows: Database, settings: Settings) -> Owned:
         )
     batch = _made(owner("POST", "/fine-tuning/batches", json={"document_id": document}))["job_id"]
     created = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    sweep = _made(owner("POST", "/fine-tuning/sweeps", json={"setup_job_id": setup["job_id"]}))["job_id"]
     openai_batch = _made(owner("POST", "/v1/batches", json=created))["id"]
     settings.data_dir.joinpath("batches").mkdir(exist_ok=True)
     with rows.write() as session:
@@ -119,13 +120,16 @@ def owned(owner: Visitor, rows: Database, settings: Settings) -> Owned:
         "name": "handbook",
         "number": "1",
         "export_id": export.id,
+        "sweep_id": sweep,
         "batch_id": openai_batch,
         "webhook_id": webhook,
         "answer_id": "answer-1",
         "key_id": key,
         "model:path": "handbook@1",
     }
-    return Owned(ids, {"setup": setup["job_id"], "training": training, "batch": batch, "export": export.id})
+    return Owned(
+        ids, {"setup": setup["job_id"], "training": training, "batch": batch, "export": export.id, "sweep": sweep}
+    )
 
 
 def test_what_another_project_has_is_not_found_by_any_route_and_does_not_change(

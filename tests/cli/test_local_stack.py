@@ -109,7 +109,7 @@ def test_every_part_reads_the_same_settings(tmp_path: Path) -> None:
 
     parts = {keeper.part.name: keeper.part for keeper in local.stack.keepers}
     close(local)
-    workers = ["batch", "inference-1", "retrieval", "setup", "training-1", "training-2"]
+    workers = ["batch", "inference-1", "retrieval", "setup", "sweep", "training-1", "training-2"]
     assert sorted(parts) == sorted(["api", "migrations", "redis", *workers])
     for name in set(parts) - {"redis"}:
         env = parts[name].env
@@ -119,7 +119,7 @@ def test_every_part_reads_the_same_settings(tmp_path: Path) -> None:
         assert {"/models/own", "demo"} <= set(json.loads(env["FINETUNED_ALLOWED_MODELS"]))
 
 
-@pytest.mark.parametrize(("first", "expected"), [(0, {0}), (9100, set(range(9100, 9106)))])
+@pytest.mark.parametrize(("first", "expected"), [(0, {0}), (9100, set(range(9100, 9107)))])
 def test_each_worker_shows_its_figures_on_a_port_of_its_own(tmp_path: Path, first: int, expected: set[int]) -> None:
     local = local_stack(tmp_path, metrics_port=first)
 
@@ -128,7 +128,7 @@ def test_each_worker_shows_its_figures_on_a_port_of_its_own(tmp_path: Path, firs
     others = {"api", "migrations", "redis"}
     workers = [int(part.env["FINETUNED_METRICS_PORT"]) for name, part in parts.items() if name not in others]
     assert set(workers) == expected
-    assert len(workers) == 6
+    assert len(workers) == 7
     assert parts["api"].env["FINETUNED_METRICS_PORT"] == "0"
 
 

@@ -42,7 +42,7 @@ lasting = [name for name in services() if name != "init"]
 
 def test_the_stack_has_the_parts_of_the_design() -> None:
     assert set(services()) == {
-        "api", "init", "setup", "batch", "trainer", "inference", "retrieval", "redis", "postgres",
+        "api", "init", "setup", "batch", "trainer", "inference", "retrieval", "sweep", "redis", "postgres",
         "prometheus", "grafana",
     }  # fmt: skip
     watching = {name for name, service in services().items() if service.get("profiles") == ["monitoring"]}
@@ -94,7 +94,7 @@ def test_a_service_that_stays_has_a_health_check_and_comes_back(name: str) -> No
     assert service["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
+@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval", "sweep"])
 def test_our_services_wait_until_what_they_need_is_there(name: str) -> None:
     conditions = {needed: one["condition"] for needed, one in services()[name]["depends_on"].items()}
     assert conditions["redis"] == conditions["postgres"] == "service_healthy"
@@ -111,13 +111,13 @@ def test_one_service_builds_each_image_and_the_others_start_after_it() -> None:
         assert builder == name or builder in service["depends_on"]
 
 
-@pytest.mark.parametrize("name", ["setup", "batch", "trainer"])
+@pytest.mark.parametrize("name", ["setup", "batch", "trainer", "sweep"])
 def test_a_worker_may_stop_its_job_and_hand_it_back_before_it_is_killed(name: str) -> None:
     grace_seconds = float(services()[name]["stop_grace_period"].removesuffix("s"))
     assert grace_seconds >= Settings.model_fields["stop_timeout_seconds"].default + 30
 
 
-@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval"])
+@pytest.mark.parametrize("name", ["api", "setup", "batch", "trainer", "inference", "retrieval", "sweep"])
 def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name: str) -> None:
     fixed = {"data_dir", "database_url", "redis_url", "model_cache_dir", "host", "port", "allow_keyless"}
     fixed |= {"log_format", "allowed_hosts", "metrics_host", "metrics_port"}
@@ -127,7 +127,7 @@ def test_every_setting_can_be_set_from_outside_or_is_the_composition_s_own(name:
 
 
 def test_logs_are_json_unless_somebody_wants_text() -> None:
-    for name in ("api", "init", "setup", "batch", "trainer", "inference", "retrieval"):
+    for name in ("api", "init", "setup", "batch", "trainer", "inference", "retrieval", "sweep"):
         assert services()[name]["environment"]["FINETUNED_LOG_FORMAT"] == "${FINETUNED_LOG_FORMAT:-json}"
 
 

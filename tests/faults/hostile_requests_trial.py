@@ -54,7 +54,7 @@ def answering_service(folder: Path, database_url: str | None = None) -> Iterator
     )
     migrations.upgrade(chosen.resolved_database_url)
     database = Database(chosen.resolved_database_url)
-    beat(database, "inference", "training", "setup", "batch", "retrieval", loaded_models=["demo"])
+    beat(database, "inference", "training", "setup", "batch", "retrieval", "sweep", loaded_models=["demo"])
     publish(database, "handbook")
     with database.write() as session:
         session.execute(text("UPDATE workers SET heartbeat_at = heartbeat_at + 3600"))

@@ -118,7 +118,7 @@ def _paused(house: House) -> str:
 
 def _workers(house: House, redis_url: str) -> None:
     with house.database.write() as session:
-        for kind in ("setup", "training", "batch", "inference", "retrieval"):
+        for kind in ("setup", "training", "batch", "inference", "retrieval", "sweep"):
             WorkerRepository(session).beat(f"{kind}-1", kind, {})
     with Redis.from_url(redis_url, protocol=2) as redis:
         redis.xgroup_create(QUESTIONS, GROUP, id="0", mkstream=True)

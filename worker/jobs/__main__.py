@@ -1,4 +1,4 @@
-"""`python -m worker.jobs setup|training|batch`: one worker; `setup` does imports and exports too."""
+"""`python -m worker.jobs setup|training|batch|sweep`: one worker; `setup` does imports and exports too."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Sweeps: searches for the best configuration, created here and run by their own worker."""
