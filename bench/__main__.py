@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
 
-BENCHMARKS = ("service", "training", "memory", "inference", "serving", "retrieval", "pages", "overhead", "coverage")
+BENCHMARKS = (
+    "service",
+    "training",
+    "memory",
+    "inference",
+    "serving",
+    "retrieval",
+    "pages",
+    "overhead",
+    "coverage",
+    "drift",
+)
 
 
 def main(arguments: Sequence[str]) -> None:

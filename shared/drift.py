@@ -6,8 +6,8 @@ the mean log-probability, the repetition, the share of truncated answers, and th
 thumbs. A signal has drifted if all of this holds:
 
 1. there are enough answers (or thumbs) on both sides: 50 recent and 200 earlier answers, 20 thumbs on each side;
-2. it is worse by more than a threshold that matters to a reader: 0.1 of log-probability (each token a tenth less
-   likely), 0.05 of repetition, 0.1 of truncated answers, 0.15 of thumbs down;
+2. it is worse by more than a threshold that matters to a reader: 0.15 of log-probability (each token a seventh
+   less likely), 0.05 of repetition, 0.1 of truncated answers, 0.15 of thumbs down;
 3. and it is worse by more than 4.14 standard errors of the difference. That is 5 % shared out (Bonferroni) between the
    four signals and the hourly looks of 30 days. A side's standard error is the larger of two: as if all answers were
    independent, and as if all answers of an hour were one (Cochran's estimate of a ratio's error from clusters).
@@ -65,7 +65,7 @@ def _share(count: Callable[[AnswerSums], int], among: Callable[[AnswerSums], int
 
 SIGNALS = (
     Signal(
-        "mean_logprob", "the mean log-probability", -1, 0.1, LEAST_ANSWERS,
+        "mean_logprob", "the mean log-probability", -1, 0.15, LEAST_ANSWERS,
         lambda sums: Values(sums.num_answers, sums.mean_logprob, sums.mean_logprob_squares),
     ),
     Signal(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.dependencies import Project, ReadSession
+from api.dependencies import AppServices, Project, ReadSession
 from api.metrics.endpoints import NumWaiting
 from api.monitoring.reading import read_monitoring
 from api.monitoring.schemas import Monitoring
@@ -19,9 +19,11 @@ router = APIRouter(prefix="/monitoring", tags=["monitoring"])
 def get_monitoring(
     session: ReadSession,
     project: Project,
+    services: AppServices,
     num_waiting: NumWaiting,
     hours: Annotated[int, Query(ge=1, le=2160, description="How far back to look.")] = 24,
     adapter: Annotated[str | None, Query(pattern=ADAPTER_NAME, description="Only its answers.")] = None,
 ) -> Monitoring:
-    """Queues and workers at this moment, and the answers of the last hours, in at most 120 equal parts."""
-    return read_monitoring(session, project, hours=hours, adapter=adapter, num_waiting=num_waiting)
+    """Queues and workers at this moment, and the answers of the last hours, in at most 120 equal parts,
+    together and by version."""
+    return read_monitoring(session, project, services.quality, hours=hours, adapter=adapter, num_waiting=num_waiting)

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 
 from sqlalchemy.orm import Session
 
+from api.monitoring.of_versions import versions_over_time
 from api.monitoring.schemas import AnswersOverTime, Monitoring, Percentiles, QueueAnswer, WorkerAnswer
+from api.quality.reading import QualityReader
 from shared.answer_sums import AnswerSums
+from shared.drift import alarm
 from shared.measures import measures_in
 from shared.models import Worker
 from shared.repositories.answer_statistics import (
@@ -27,7 +30,13 @@ _WIDTHS = (60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400)
 
 
 def read_monitoring(
-    session: Session, project: str, *, hours: int, adapter: str | None, num_waiting: int | None
+    session: Session,
+    project: str,
+    quality: QualityReader,
+    *,
+    hours: int,
+    adapter: str | None,
+    num_waiting: int | None,
 ) -> Monitoring:
     """Of the last hours, this moment's bucket included."""
     width = bucket_seconds(hours)
@@ -38,6 +47,7 @@ def read_monitoring(
         project, since=since, until=until, width=float(width), adapter=adapter
     )
     numbers = range(round((until - since) / width))
+    drifts = {one.version[1:]: alarm(one.compared) for one in quality.read(session, project)}
     return Monitoring(
         since=since,
         until=until,
@@ -50,6 +60,7 @@ def read_monitoring(
         workers=_workers(session, project, now),
         total=_over_time(since, _together(found.values())),
         buckets=[_over_time(since + number * width, found.get(number, AnswerStatistics())) for number in numbers],
+        versions=versions_over_time(found, since, width, drifts),
     )
 
 

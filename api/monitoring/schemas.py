@@ -64,9 +64,42 @@ class AnswersOverTime(BaseModel):
     thumbs_down: int
 
 
+class VersionOverTime(BaseModel):
+    """A version's answers of the same seconds, or (`adapter` null) a base model's own, of which `fallback` of them came
+    in the place of an adapter. Means and shares as above; `…_error` are standard errors of the means, null for fewer
+    than two answers. Latencies are means in milliseconds."""
+
+    at: float
+    num_answers: int
+    mean_logprob: float
+    mean_logprob_error: float | None
+    repetition: float
+    repetition_error: float | None
+    truncated: float
+    fallback: float
+    thumbs_up: int
+    thumbs_down: int
+    first_token_ms: float
+    total_ms: float
+
+
+class GiverOverTime(BaseModel):
+    """Who gave answers: a version, or (`adapter` and `version` null) a base model. `buckets` without answers are left
+    out. `drift` is the alarm of a version (see the status), whatever time is looked at."""
+
+    model: str
+    adapter: str | None
+    version: int | None
+    total: VersionOverTime
+    buckets: list[VersionOverTime]
+    drift: str | None
+
+
 class Monitoring(BaseModel):
     """What goes on in this project. Times are in Unix seconds; `buckets` follow each other without a gap, each of
-    `bucket_seconds`; `total` is all of them together. `waiting_questions` of all projects: null where Redis is away."""
+    `bucket_seconds`; `total` is all of them together, and `versions` are the 20 that gave most of the answers.
+    `waiting_questions` of all projects: null where Redis is away.
+    """
 
     object: Literal["monitoring"] = "monitoring"
     since: float
@@ -77,3 +110,4 @@ class Monitoring(BaseModel):
     workers: list[WorkerAnswer]
     total: AnswersOverTime
     buckets: list[AnswersOverTime]
+    versions: list[GiverOverTime]

@@ -11,6 +11,7 @@ from shared.database import Database, now
 from shared.models import AnswerRecord, Worker
 from shared.repositories.jobs import JobRepository
 from tests.api.conftest import beat, claim
+from tests.api.test_quality import drifted
 from tests.shared.test_answers_repository import add, age, row
 
 
@@ -69,6 +70,35 @@ def test_workers_show_what_they_do_and_when_they_were_seen(client: TestClient, r
     assert (workers["training"]["job_id"], workers["training"]["busy"]) == (None, True), "the job is not this project's"
     assert (workers["retrieval"]["indexed_documents"], workers["retrieval"]["busy"]) == (3, True)
     assert (workers["inference"]["alive"], workers["inference"]["loaded_models"]) == (False, ["demo"])
+
+
+def test_each_version_has_its_own_curves_and_its_alarm(client: TestClient, rows: Database) -> None:
+    drifted(rows)
+    add(rows, row(400, adapter=None, version=None, fallback=True, first_token_ms=5.0, token_ms=2.0))
+    found = client.get("/monitoring", params={"hours": 168}).json()
+    first, second, base = found["versions"]
+    assert [(one["adapter"], one["version"], one["total"]["num_answers"]) for one in found["versions"]] == [
+        ("handbook", 1, 250), ("handbook", 2, 2), (None, None, 1)
+    ]  # fmt: skip
+    assert [one["num_answers"] for one in first["buckets"]] == [200, 50]
+    assert {one["at"] for one in first["buckets"]} < {one["at"] for one in found["buckets"]}
+    earlier, recent = first["buckets"]
+    assert (earlier["mean_logprob"], recent["mean_logprob"], recent["truncated"]) == (-0.45, -0.8, 1.0)
+    assert earlier["mean_logprob_error"] == pytest.approx(0.05 / 199**0.5, abs=1e-4)
+    assert "the mean log-probability fell from -0.45" in first["drift"]
+    assert (second["total"]["thumbs_up"], second["total"]["thumbs_down"], second["drift"]) == (1, 1, None)
+    assert (base["total"]["fallback"], base["total"]["total_ms"], base["total"]["mean_logprob_error"]) == (
+        1.0,
+        7.0,
+        None,
+    )
+
+
+def test_there_are_never_too_many_versions(client: TestClient, rows: Database) -> None:
+    add(rows, *(row(number, version=number % 30 + 1) for number in range(59)))
+    found = client.get("/monitoring").json()
+    assert len(found["versions"]) == 20
+    assert found["total"]["num_answers"] == 59
 
 
 def test_thumbs_and_signals_are_there(client: TestClient, rows: Database) -> None:
