@@ -16,7 +16,7 @@ from tests.ui.browser import DESKTOP, Visitor, required, visitor
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """One stack with the demo's model, shared by the tests; they find what others left."""
     folder = tmp_path_factory.mktemp("pages")
-    with running_stack(folder / "data", folder / "models") as stack:
+    with running_stack(folder / "data", folder / "models", FINETUNED_STORE_QUERIES="true") as stack:
         yield stack
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import Visitor, violations
+from tests.ui.scripted import answer as script_answer
 from tests.ui.test_everywhere import THEMES
 
 NAME = "moorings"
@@ -112,6 +114,41 @@ def test_a_conversation_and_its_thumbs_survive_a_reload(someone: Visitor, stack:
     expect(page.get_by_role("article").last.get_by_role("button", name="Bad")).to_have_attribute("aria-pressed", "true")
     (newest, *_) = stack.get("/fine-tuning/answers?thumb=down")["data"]
     assert newest["adapter"] == NAME
+
+
+def test_a_bad_answer_is_corrected_and_the_correction_is_exported(someone: Visitor, stack: RunningStack) -> None:
+    page = someone.open(f"playground?model={NAME}")
+    ask(page, "Who keeps the moorings?")
+    answer = page.get_by_role("article")
+    expect(answer).to_contain_text("in all")
+    answer.get_by_role("button", name="Bad").click()
+    answer.get_by_label("What it should have said").fill("The harbour master.")
+    answer.get_by_role("button", name="Keep the correction").click()
+    expect(answer.get_by_text("It is kept.")).to_be_visible()
+    assert violations(page) == []
+    lines = stack.http.get("/fine-tuning/answers/export", params={"adapter": NAME}).text.splitlines()
+    assert json.loads(lines[-1])["messages"] == [
+        {"role": "user", "content": "Who keeps the moorings?"},
+        {"role": "assistant", "content": "The harbour master."},
+    ]
+    answer.get_by_role("button", name="Good").click()
+    expect(answer.get_by_label("What it should have said")).to_have_count(0)
+
+
+def test_the_monitor_shows_versions_and_what_has_drifted(someone: Visitor, stack: RunningStack) -> None:
+    stack.ask("What is kept?", adapter=NAME, max_new_tokens=8)
+    seen = stack.get(f"/monitoring?hours=1&adapter={NAME}")
+    version = seen["versions"][0]
+    earlier = {**version["buckets"][0], "at": seen["since"], "mean_logprob": -0.5}
+    version.update(buckets=[earlier, *version["buckets"]], drift="Its answers have drifted: they fell.")
+    script_answer(someone.page, "/monitoring", seen)
+    page = someone.open("monitor?hours=1")
+    row = page.get_by_role("table", name="Answers by version").get_by_role("row", name=f"{NAME}@")
+    expect(row.first).to_contain_text("drifted")
+    expect(row.first.locator(".spark").first).to_be_visible()
+    alarm = page.get_by_role("status").filter(has_text="Its answers have drifted: they fell.")
+    expect(alarm).to_contain_text(f"{NAME}@{version['version']}")
+    assert violations(page) == []
 
 
 @contextmanager

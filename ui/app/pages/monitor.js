@@ -8,6 +8,7 @@ import { html, useMemo } from "../parts/html.js";
 import { useLoaded } from "../parts/loading.js";
 import { Status } from "../parts/status.js";
 import { Table } from "../parts/table.js";
+import { Versions } from "../parts/versions.js";
 import { href, useQuery } from "../routes.js";
 
 const SPANS = [["1", "Last hour"], ["6", "Last 6 hours"], ["24", "Last 24 hours"], ["168", "Last 7 days"], ["720", "Last 30 days"]];
@@ -41,7 +42,7 @@ export default function Monitor() {
       ${found.total.num_answers === 0
         ? html`<${Empty} title="No answers in this time" action=${html`<a class="button primary" href=${href("playground")}>Ask something</a>`}>
             Curves of latency, speed and quality grow here as soon as questions are answered.<//>`
-        : html`<${Curves} buckets=${found.buckets} />`}
+        : html`<${Curves} buckets=${found.buckets} /><${Versions} versions=${found.versions} times=${found.buckets.map((one) => one.at)} />`}
       <${Queues} found=${found} />
       <${Workers} workers=${found.workers} />
     `}

@@ -47,10 +47,13 @@ export default function Playground() {
     setWriting(false);
   };
 
-  const rate = async (turn, side, thumb) => {
+  const rate = async (turn, side, thumb, correction = null) => {
     const { id } = turns[turn].answers[side];
-    const isKept = await attempt(() => post(`/fine-tuning/answers/${id}/feedback`, { thumb }));
-    if (isKept) setTurns((before) => before.map((one, i) => (i === turn ? { ...one, answers: one.answers.map((answer, j) => (j === side ? { ...answer, thumb } : answer)) } : one)));
+    let row = null;
+    const isKept = await attempt(async () => (row = await post(`/fine-tuning/answers/${id}/feedback`, { thumb, ...(correction && { correction }) })));
+    if (!isKept) return;
+    const values = { thumb, correction, mayCorrect: row.query !== null && row.answer !== null };
+    setTurns((before) => before.map((one, i) => (i === turn ? { ...one, answers: one.answers.map((answer, j) => (j === side ? { ...answer, ...values } : answer)) } : one)));
   };
 
   return html`
@@ -151,7 +154,7 @@ function Conversation({ turns, onRate, hasModels }) {
     ${turns.map(
       (turn, i) => html`<li key=${i}>
         <p class="question"><span class="unseen">Question: </span>${turn.question}</p>
-        <div class="answers">${turn.answers.map((answer, side) => html`<${Answer} key=${side} answer=${answer} onRate=${(thumb) => onRate(i, side, thumb)} />`)}</div>
+        <div class="answers">${turn.answers.map((answer, side) => html`<${Answer} key=${side} answer=${answer} onRate=${(...said) => onRate(i, side, ...said)} />`)}</div>
       </li>`,
     )}
     <li ref=${end} aria-hidden="true"></li>
@@ -172,10 +175,24 @@ function Answer({ answer, onRate }) {
       <span class="small muted">${timesOf(answer)}</span>
       <span class="actions">
         <button type="button" class="small plain" aria-pressed=${String(answer.thumb === "up")} onClick=${() => onRate("up")}>Good</button>
-        <button type="button" class="small plain" aria-pressed=${String(answer.thumb === "down")} onClick=${() => onRate("down")}>Bad</button>
+        <button type="button" class="small plain" aria-pressed=${String(answer.thumb === "down")} onClick=${() => onRate("down", answer.correction)}>Bad</button>
       </span>
     </footer>`}
+    ${state === "done" && answer.thumb === "down" && answer.mayCorrect && html`<${Correction} kept=${answer.correction} onKeep=${(words) => onRate("down", words)} />`}
   </article>`;
+}
+
+/** What the answer should have been: kept beside it, to be trained on. */
+function Correction({ kept, onKeep }) {
+  const [words, setWords] = useState(kept ?? "");
+  const keep = (event) => {
+    event.preventDefault();
+    onKeep(words.trim());
+  };
+  return html`<form class="correction" onSubmit=${keep}>
+    <${Field} label="What it should have said" type="textarea" rows="2" maxlength="10000" value=${words} onChange=${setWords} hint="Kept beside the answer, to be exported as a training file." />
+    <div class="row"><button class="small" disabled=${!words.trim() || words.trim() === kept}>Keep the correction</button>${kept && words.trim() === kept && html`<span class="small muted" role="status">It is kept.</span>`}</div>
+  </form>`;
 }
 
 function giverOf({ model, by }) {
