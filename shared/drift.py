@@ -12,8 +12,8 @@ thumbs. A signal has drifted if all of this holds:
    four signals and the hourly looks of 30 days. A side's standard error is the larger of two: as if all answers were
    independent, and as if all answers of an hour were one (Cochran's estimate of a ratio's error from clusters).
 
-What gets better is no alarm. In 30 days of hourly looks at most 1 % of the simulated versions that had not changed gave a
-false one; where days differ by a tenth of an answer's deviation, 4 to 9 % did (`bench/results/drift.md`).
+What gets better is no alarm. Of simulated versions that had not changed, at most 1 % gave a false one in 30 days of
+hourly looks; where days differ by a tenth of an answer's deviation, 4 to 9 % did (`bench/results/drift.md`).
 """
 
 from __future__ import annotations
