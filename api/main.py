@@ -16,10 +16,12 @@ from api.answers.endpoints import router as answers
 from api.answers.exporting import router as answer_export
 from api.answers.records import router as answer_records
 from api.batches.endpoints import router as batches
+from api.comparisons.endpoints import router as comparisons
 from api.completions.endpoints import router as completions
 from api.documents.endpoints import router as documents
 from api.errors import add_error_handlers, error_responses
 from api.estimates.endpoints import router as estimates
+from api.evaluations.endpoints import router as evaluations
 from api.exports.endpoints import router as exports
 from api.files.endpoints import router as files
 from api.fine_tuning.endpoints import router as fine_tuning
@@ -66,6 +68,8 @@ ROUTERS = (
     adapters,
     exports,
     sweeps,
+    evaluations,
+    comparisons,
     answers,
     answer_records,
     answer_export,

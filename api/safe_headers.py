@@ -24,6 +24,12 @@ _PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+# A report holds what users and models wrote: no script, nothing loaded, and none of our pages' rights.
+_REPORT = re.compile(r"/fine-tuning/evaluations/[^/]+/report")
+_REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "sandbox"
+)
 _DATA_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -34,7 +40,8 @@ def safe_headers(path: str) -> dict[str, str]:
     if is_page(path):  # kept, but asked for again: `ETag` answers without the bytes
         return {**_ALWAYS, "Cache-Control": "no-cache", "Content-Security-Policy": _PAGE_POLICY}
     kept = {} if path in _CARRY_NO_DATA else {"Cache-Control": "no-store"}
-    return {**_ALWAYS, **kept, "Content-Security-Policy": _DATA_POLICY}
+    policy = _REPORT_POLICY if _REPORT.fullmatch(path) else _DATA_POLICY
+    return {**_ALWAYS, **kept, "Content-Security-Policy": policy}
 
 
 def is_page(path: str) -> bool:

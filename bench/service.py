@@ -19,7 +19,7 @@ from shared.settings import Settings
 STARTS = 5
 TRAININGS = 5
 DOCUMENTS = Path(__file__).parent.parent / "examples" / "handbook" / "documents"
-OFFLINE = Shape(env={"HF_HUB_OFFLINE": "1"})
+OFFLINE = Shape(env={"FINETUNED_EVALUATE_AFTER_TRAINING": "false", "HF_HUB_OFFLINE": "1"})
 QUICK = {"model": "demo", "num_epochs": 1, "batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 128}
 
 

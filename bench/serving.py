@@ -26,7 +26,7 @@ from cli.local_stack.local import LocalStack, Shape
 from shared.settings import Settings
 
 # As the demo sets it: on one thread, its small model leaves the second core to the API, Redis and the clients.
-OFFLINE = Shape(env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+OFFLINE = Shape(env={"FINETUNED_EVALUATE_AFTER_TRAINING": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
 ADAPTERS = tuple(f"adapter-{number}" for number in range(8))
 SWAPPED, NUM_VERSIONS, NUM_SWAP_QUESTIONS = "swapped", 4, 6
 NEW_TOKENS = 32

@@ -141,6 +141,24 @@ class Client:
                 raise CommandError(f"{target} cannot be written: {error.strerror}.") from error
             return response.headers
 
+    # Evaluations
+
+    def evaluate(self, wanted: Json) -> Json:
+        """Starts an evaluation: `{job_id, status, columns}`."""
+        return self._call("POST", "/fine-tuning/evaluations", json=wanted)
+
+    def evaluation(self, evaluation_id: str) -> Json:
+        """One evaluation with its report."""
+        return self._call("GET", f"/fine-tuning/evaluations/{_segment(evaluation_id)}")
+
+    def evaluations(self, adapter: str | None, limit: int) -> list[Json]:
+        """The newest evaluations, newest first, of one adapter or of all."""
+        return self._list("/fine-tuning/evaluations", limit, {} if adapter is None else {"adapter": adapter})
+
+    def comparison(self, wanted: Json) -> Json:
+        """Two columns side by side, by the parameters of `GET /fine-tuning/comparisons`."""
+        return self._call("GET", "/fine-tuning/comparisons", params=wanted)
+
     # Answers
 
     def ask(self, question: Json) -> Json:

@@ -14,6 +14,7 @@ from cli.commands import (
     demo,
     doctor,
     documents,
+    evaluations,
     jobs,
     keys,
     models,
@@ -85,6 +86,9 @@ app.command("models")(models.models)
 app.command("adapters")(adapters.adapters)
 app.command("promote")(adapters.promote)
 app.command("rollback")(adapters.rollback)
+app.command("evaluate")(evaluations.evaluate)
+app.command("evaluations")(evaluations.evaluations)
+app.command("compare")(evaluations.compare)
 app.command("import")(registry.import_adapter)
 app.command("export")(registry.export)
 app.add_typer(keys.app, name="keys")

@@ -84,6 +84,22 @@ def number(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def figure(value: float) -> str:
+    """A measured number in four places: 0.123, 12.35, 1235."""
+    size = abs(value)
+    return f"{value:.{3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
+
+
+def one_line(text: str) -> str:
+    """A text that somebody else wrote, on one line and without what a terminal would obey."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
+def print_paragraph(text: str) -> None:
+    """A sentence or more, wrapped to the width of the output."""
+    console().print(Text(one_line(text)))
+
+
 def steps_of(job: Json) -> str:
     """How far a job is: `5/10`, or how many run before it."""
     progress = job["progress"]

@@ -91,15 +91,18 @@ def compared(
     metric: str | None = None,
     source: Source | None = None,
     limit: int = NUM_CHANGED,
+    *,
+    pairs: Sequence[PairFigures] | None = None,
 ) -> ComparedAnswers:
     """The pair, and the `limit` examples that got better and worse by most; equal changes in the examples' order.
 
     Where `metric` or `source` is not given it is chosen: questions before held-out examples, token F1 before the rest.
+    `pairs` are what `pairs_of` gives, where that is known already.
     Raises `ValueError` for a metric of which neither more nor less is better.
     """
     if metric is not None and METRICS.get(metric) is None:
         raise ValueError(f"answers do not get better or worse by {metric}; choose one of {', '.join(_DIRECTED)}")
-    pairs = pairs_of(baseline, [candidate], rows)
+    pairs = pairs_of(baseline, [candidate], rows) if pairs is None else tuple(pairs)
     chosen = _choice(pairs, metric, source)
     if chosen is None:
         return ComparedAnswers(baseline=baseline, candidate=candidate, pairs=pairs, metric=metric, source=source)

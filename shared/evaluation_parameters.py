@@ -35,6 +35,12 @@ class Column(BaseModel):
             return "rag" if named is None else f"rag + {named}"
         return named or "base"
 
+    def names(self, adapter: str, version: int, training_job_id: str | None) -> bool:
+        """Whether it asks this version, which was published by that training."""
+        if self.training_job_id is not None:
+            return self.training_job_id == training_job_id
+        return (self.adapter, self.version) == (adapter, version)
+
 
 class EvaluationParameters(BaseModel):
     """Who is compared, and on what. The first column is what the others are compared with.
@@ -58,6 +64,16 @@ class EvaluationParameters(BaseModel):
     judge: bool = False
     seed: int = Field(0, ge=0, le=2**31 - 1)
     purpose: Purpose = "asked"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns' names, in their order."""
+        return tuple(column.label for column in self.columns)
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that it is about: the last that a column names."""
+        return next((column.adapter for column in reversed(self.columns) if column.adapter is not None), None)
 
     @model_validator(mode="after")
     def _each_column_once(self) -> EvaluationParameters:

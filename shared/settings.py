@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         "if_better: those whose held-out loss is lower than the base model's and the live version's.",
     )
 
+    # Evaluations
+    evaluate_after_training: bool = Field(
+        True, description="Whether each new version is compared, by itself, with the base model and the live one."
+    )
+
     # Exports
     gguf_converter: Path | None = Field(
         None, description="llama.cpp's convert_hf_to_gguf.py; default: the one on the worker's PATH."

@@ -76,8 +76,8 @@ def job_answer(job: Job, queue_position: int | None) -> JobAnswer:
         id=job.id,
         kind=job.kind,
         status=job.status,
-        adapter=job.parameters.get("adapter"),
-        model=job.parameters.get("config", {}).get("model_name") or job.parameters.get("model"),
+        adapter=_adapter_of(job),
+        model=_model_of(job),
         progress=Progress.model_validate(job.progress),
         queue_position=queue_position,
         result=job.result,
@@ -88,6 +88,17 @@ def job_answer(job: Job, queue_position: int | None) -> JobAnswer:
         started_at=_seconds(job.started_at),
         finished_at=_seconds(job.finished_at),
     )
+
+
+def _adapter_of(job: Job) -> str | None:
+    """Of an evaluation the last that its columns name."""
+    named = [column.get("adapter") for column in job.parameters.get("columns", ())]
+    return job.parameters.get("adapter") or next((name for name in reversed(named) if name), None)
+
+
+def _model_of(job: Job) -> str | None:
+    parameters = job.parameters
+    return parameters.get("config", {}).get("model_name") or parameters.get("model") or parameters.get("base_model")
 
 
 def event_answer(event: JobEvent) -> EventAnswer:

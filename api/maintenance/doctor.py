@@ -12,6 +12,7 @@ from api.maintenance.broker import check_broker
 from api.maintenance.files import (
     check_datasets,
     check_documents,
+    check_evaluations,
     check_exports,
     check_leftovers,
     check_outputs,
@@ -42,6 +43,7 @@ CHECKS: Sequence[Check] = (
     check_uploads,
     check_exports,
     check_outputs,
+    check_evaluations,
     check_paused_trainings,
     check_unknown_versions,
     check_unknown_files,

@@ -1,23 +1,30 @@
-"""Documents, datasets, uploads, exports and outputs against their files, and what lies about that nobody needs."""
+"""Documents, datasets and what jobs made against their files, and what lies about that nobody needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from api.maintenance.findings import Problem, Repair, error, warning
 from api.maintenance.site import Site
-from shared.errors import CorruptDocument
+from shared.errors import CorruptDocument, NotFound
+from shared.evaluation_report import REPORT, EvaluationReport
+from shared.example_files import read_examples
 from shared.housekeeping.leftovers import Leftover, clear, leftovers
 from shared.housekeeping.volume import Volume, set_aside
 from shared.models import Document
 from shared.repositories.documents import DocumentRepository
+from shared.repositories.evaluations import DELETED
 from shared.repositories.inspection import InspectionRepository
 from shared.repositories.upkeep import Known, UpkeepRepository
 from shared.repositories.uploads import UploadRepository
 from shared.storage import SUMS, is_sealed, sha256_of
 
 _GONE = "The document's file is gone or damaged; upload it again."
+_OF_ROWS = ("documents", "datasets", "checkpoints", "batches", "evaluations")  # folders whose entries are rows' ids
 _ASIDE = "Moves it to lost/ in the data folder, where you find it."
 
 
@@ -101,6 +108,21 @@ def check_outputs(site: Site) -> Iterator[Problem]:
             yield error("batch_output_missing", job.id, "The answers are gone; create the batch again.")
 
 
+def check_evaluations(site: Site) -> Iterator[Problem]:
+    """Each evaluation that has succeeded, and was not deleted, has its report and its examples."""
+    with site.database.read() as session:
+        jobs = InspectionRepository(session).jobs("evaluation", "succeeded")
+    for job in jobs:
+        damage = None if DELETED in (job.result or {}) else _evaluation_damage(site, job.id)
+        if damage is None:
+            continue
+        with site.database.read() as session:  # deleted in the meantime?
+            if not InspectionRepository(session).is_shown_evaluation(job.id):
+                continue
+        said = f"{damage} Its figures are in the job; evaluate again for the answers, or delete the evaluation."
+        yield error("evaluation_broken", job.id, said)
+
+
 def check_paused_trainings(site: Site) -> Iterator[Problem]:
     """A training that rests has something to go on from."""
     with site.database.read() as session:
@@ -115,7 +137,7 @@ def check_paused_trainings(site: Site) -> Iterator[Problem]:
 def check_unknown_files(site: Site) -> Iterator[Problem]:
     """Each file has its row. What a person sent or a training made is set aside, and never removed."""
     volume = Volume(site.storage)
-    folders = {name: list(volume.entries(name)) for name in ("documents", "datasets", "checkpoints", "batches")}
+    folders = {name: list(volume.entries(name)) for name in _OF_ROWS}
     with site.database.read() as session:
         known = UpkeepRepository(session).known()
     for folder, entries in folders.items():
@@ -166,6 +188,22 @@ def _aside(site: Site, path: Path) -> Repair:
 
 def _names(known: Known, folder: str) -> Collection[str]:
     return {"documents": known.documents, "datasets": known.datasets}.get(folder, known.jobs)
+
+
+def _evaluation_damage(site: Site, job_id: str) -> str | None:
+    """What is wrong with an evaluation's folder; every line is read if the look is deep."""
+    folder = site.storage.evaluation(job_id)
+    try:
+        EvaluationReport.model_validate_json((folder / REPORT).read_bytes())
+        for _ in islice(read_examples(folder), None if site.is_deep else 1):
+            pass
+    except OSError:
+        return "Its report is gone."
+    except ValidationError:
+        return "Its report is damaged."
+    except NotFound:
+        return "Its examples are gone or damaged."
+    return None
 
 
 def _is_other(path: Path, size_bytes: int, sha256: str, *, is_deep: bool) -> bool:

@@ -10,7 +10,11 @@ from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import FRESH_SECONDS, WorkerRepository
 
 _LEASES = 2.0  # a lost worker's job is taken over within so many leases
-_WORKER_OF = {"import": "setup", "export": "setup"}  # of all other kinds, it is called as they are
+_WORKER_OF = {
+    "import": "setup",
+    "export": "setup",
+    "evaluation": "training",
+}  # of all other kinds, it is called as they are
 
 
 def check_leases(site: Site) -> Iterator[Problem]:

@@ -124,6 +124,14 @@ def _is_old_checkpoint(entry: Entry, known: Known, patience: Patience) -> bool:
     return job.ended_seconds >= kept_seconds
 
 
+def _is_unneeded_evaluation(entry: Entry, known: Known, patience: Patience) -> bool:
+    """Of an evaluation or a training that did not succeed, or of what was deleted since. Another job's are unknown."""
+    job = known.jobs.get(entry.name)
+    if job is None or job.ended_seconds is None or job.ended_seconds < patience.ended_seconds:
+        return False
+    return job.status != "succeeded" or entry.name in known.unneeded_evaluations
+
+
 def _is_deleted_version(entry: Entry, known: Known, patience: Patience) -> bool:
     deleted_seconds = known.versions.get(entry.name)
     return deleted_seconds is not None and deleted_seconds >= patience.ended_seconds
@@ -160,6 +168,7 @@ RULES: Sequence[Rule] = (
     Rule("import_files", "imports", "the import job, until it ends", _is_of_ended_job, _remove),
     Rule("export_files", "exports", "the export job; its file, once it has succeeded", _is_unfinished_export, _remove),
     Rule("batch_output", "batches", "the batch job, until it ends", _is_unfinished_output, _remove),
+    Rule("evaluation", "evaluations", "the evaluation, or the training's version", _is_unneeded_evaluation, _remove),
     Rule("checkpoints", "checkpoints", "the training job, and who looks why it failed", _is_old_checkpoint, _remove),
     Rule("deleted_version", "adapters", "the version's or checkpoint's row", _is_deleted_version, _remove),
     Rule("deleted_document", "documents", "the document's row", _is_deleted_document, _remove_document),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, bindparam, exists, func, select
+from sqlalchemy import BigInteger, Select, bindparam, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import now
 from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
+from shared.evaluation_parameters import Column
 from shared.ids import new_id
 from shared.models import Adapter, AdapterVersion, Job, Promotion
 from shared.promotion_policy import GateDecision, PromotionMode, PromotionPolicy
@@ -31,6 +32,11 @@ _RESOLVED = (
 _IS_THERE = exists().where(AdapterVersion.adapter_id == Adapter.id, AdapterVersion.deleted_at.is_(None))
 _USES = {"batch": "answers with it", "export": "exports it", "evaluation": "compares it"}
 _HOLD = "hold"  # no move: a new version that did not become live
+
+
+def _in_work(adapter: Adapter) -> Select[tuple[Job]]:
+    """The jobs of its project that have not ended and may name a version."""
+    return select(Job).where(Job.project_id == adapter.project_id, Job.kind.in_(_USES), Job.status.not_in(ENDED))
 
 
 class AdapterRepository:
@@ -201,7 +207,7 @@ class AdapterRepository:
         version = self.version(adapter, number)
         if adapter.live_number == number:
             raise VersionInUse(f"Version {number} of '{name}' is live; promote another version first.")
-        self._check_unused(adapter, number)
+        self._check_unused(adapter, version)
         version.deleted_at = self.session.scalar(select(now()))
         return version
 
@@ -216,7 +222,7 @@ class AdapterRepository:
                 "all the same."
             )
         for version in versions:
-            self._check_unused(adapter, version.number)
+            self._check_unused(adapter, version)
             version.deleted_at = self.session.scalar(select(now()))
         self._move(adapter, None, "delete", "the adapter was deleted", actor)
         return versions
@@ -283,36 +289,28 @@ class AdapterRepository:
         ).first()
         return None if row is None else (row[0], row[1])
 
-    def _check_unused(self, adapter: Adapter, number: int) -> None:
+    def _check_unused(self, adapter: Adapter, version: AdapterVersion) -> None:
         """Raises `VersionInUse` if a job that has not ended names the version. Answers in flight need no protection:
         an engine keeps what it has loaded."""
-        user = self.session.scalars(
-            select(Job)
-            .where(
-                Job.project_id == adapter.project_id,
-                Job.kind.in_(_USES),
-                Job.status.not_in(ENDED),
-                Job.parameters["adapter"].as_string() == adapter.name,
-                Job.parameters["version"].as_integer() == number,
-            )
-            .limit(1)
-        ).first()
-        user = user or self._evaluation_of(adapter, number)
+        user = self._user(adapter, version) or self._evaluation_of(adapter, version)
         if user is not None:
             raise VersionInUse(
-                f"Version {number} of '{adapter.name}' is in use: job {user.id}, which is {user.status}, "
+                f"Version {version.number} of '{adapter.name}' is in use: job {user.id}, which is {user.status}, "
                 f"{_USES[user.kind]}; let it end, or cancel it."
             )
 
-    def _evaluation_of(self, adapter: Adapter, number: int) -> Job | None:
-        """An evaluation that has not ended and one of whose columns is the version. (Neither SQL finds a value in a
-        list of JSON objects; few evaluations are there at once.)"""
-        wanted = select(Job).where(
-            Job.project_id == adapter.project_id, Job.kind == "evaluation", Job.status.not_in(ENDED)
+    def _user(self, adapter: Adapter, version: AdapterVersion) -> Job | None:
+        wanted = _in_work(adapter).where(
+            Job.parameters["adapter"].as_string() == adapter.name,
+            Job.parameters["version"].as_integer() == version.number,
         )
-        for job in self.session.scalars(wanted):
-            columns = job.parameters.get("columns", ())
-            if any((one.get("adapter"), one.get("version")) == (adapter.name, number) for one in columns):
+        return self.session.scalars(wanted.limit(1)).first()
+
+    def _evaluation_of(self, adapter: Adapter, version: AdapterVersion) -> Job | None:
+        """One with a column of the version. There are few that have not ended."""
+        for job in self.session.scalars(_in_work(adapter).where(Job.kind == "evaluation")):
+            columns = [Column.model_validate(one) for one in job.parameters["columns"]]
+            if any(one.names(adapter.name, version.number, version.job_id) for one in columns):
                 return job
         return None
 

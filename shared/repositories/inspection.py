@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from shared.database import now
 from shared.models import Adapter, AdapterVersion, Dataset, Document, Job, ModelCheckpoint, Upload, UploadPart
+from shared.repositories.evaluations import DELETED
 
 FILES_MISSING = "files_missing"  # in a dataset's statistics
 
@@ -73,6 +74,9 @@ class InspectionRepository:
         part = self.session.get(UploadPart, part_id, populate_existing=True)
         upload = None if part is None else self.session.get(Upload, part.upload_id, populate_existing=True)
         return upload is not None and upload.status == "pending"
+
+    def is_shown_evaluation(self, job_id: str) -> bool:
+        return DELETED not in (self.session.get_one(Job, job_id, populate_existing=True).result or {})
 
     def jobs(self, kind: str, status: str) -> Sequence[Job]:
         return self.session.scalars(select(Job).where(Job.kind == kind, Job.status == status).order_by(Job.id)).all()

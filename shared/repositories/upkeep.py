@@ -21,6 +21,7 @@ from shared.models import (
     UploadPart,
     WebhookDelivery,
 )
+from shared.repositories.evaluations import DELETED
 from shared.repositories.jobs import ENDED, HELD
 
 _SECONDS_PER_DAY = 86_400.0
@@ -39,7 +40,8 @@ class JobState:
 @dataclass(frozen=True)
 class Known:
     """What the rows know of, at one moment. Of documents, versions and checkpoint models: how many seconds ago they
-    were deleted, None if they were not. `oldest_attempt_seconds`: for how long some job has been worked on, or 0."""
+    were deleted, None if they were not. `oldest_attempt_seconds`: for how long some job has been worked on, or 0.
+    `unneeded_evaluations`: evaluations that were deleted, and trainings of which everything that was published was."""
 
     jobs: dict[str, JobState]
     documents: dict[str, float | None]
@@ -47,6 +49,7 @@ class Known:
     datasets: frozenset[str]
     parts: frozenset[str]
     text_sums: frozenset[str]
+    unneeded_evaluations: frozenset[str]
     oldest_attempt_seconds: float
 
 
@@ -59,20 +62,31 @@ class UpkeepRepository:
     def known(self) -> Known:
         jobs = self.session.execute(select(Job.id, Job.kind, Job.status, Job.finished_at, now())).tuples()
         documents = self.session.execute(select(Document.id, now() - Document.deleted_at)).tuples()
-        versions = self.session.execute(select(AdapterVersion.id, now() - AdapterVersion.deleted_at)).tuples()
-        checkpoints = self.session.execute(select(ModelCheckpoint.id, now() - ModelCheckpoint.deleted_at)).tuples()
+        weights = self._weights()
         is_there = or_(Document.expires_at.is_(None), Document.expires_at > now())
         sums = select(Document.sha256).where(Document.deleted_at.is_(None), is_there)
         oldest = select(func.max(now() - Job.started_at)).where(Job.status.in_(HELD))
         return Known(
             jobs={one[0]: JobState(one[1], one[2], _ended_seconds(one[2], one[3], one[4])) for one in jobs},
             documents={one[0]: one[1] for one in documents},
-            versions={one[0]: one[1] for one in (*versions, *checkpoints)},
+            versions={one[0]: one[2] for one in weights},
             datasets=frozenset(self.session.scalars(select(Dataset.id))),
             parts=frozenset(self.session.scalars(select(UploadPart.id))),
             text_sums=frozenset(self.session.scalars(sums)),
+            unneeded_evaluations=self._deleted_evaluations() | _without_weights(weights),
             oldest_attempt_seconds=self.session.scalar(oldest) or 0.0,
         )
+
+    def _weights(self) -> Sequence[tuple[str, str | None, float | None]]:
+        """Versions and checkpoint models: id, training job, and how many seconds ago they were deleted."""
+        versions = select(AdapterVersion.id, AdapterVersion.job_id, now() - AdapterVersion.deleted_at)
+        checkpoints = select(ModelCheckpoint.id, ModelCheckpoint.job_id, now() - ModelCheckpoint.deleted_at)
+        rows = (self.session.execute(one).tuples().all() for one in (versions, checkpoints))
+        return [(row[0], row[1], row[2]) for found in rows for row in found]
+
+    def _deleted_evaluations(self) -> frozenset[str]:
+        is_deleted = Job.result[DELETED].as_boolean()
+        return frozenset(self.session.scalars(select(Job.id).where(Job.kind == "evaluation", is_deleted)))
 
     def projects_with_expired_documents(self) -> Sequence[str]:
         is_over = Document.expires_at <= now()
@@ -122,3 +136,9 @@ class UpkeepRepository:
 
 def _ended_seconds(status: str, finished_at: float | None, at: float) -> float | None:
     return at - (finished_at or 0.0) if status in ENDED else None
+
+
+def _without_weights(weights: Sequence[tuple[str, str | None, float | None]]) -> frozenset[str]:
+    """The trainings whose versions and checkpoint models have all been deleted."""
+    gone = {job_id for _, job_id, deleted in weights if job_id is not None and deleted is not None}
+    return frozenset(gone - {job_id for _, job_id, deleted in weights if deleted is None})

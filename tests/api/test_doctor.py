@@ -22,8 +22,10 @@ from api.maintenance.site import Site
 from shared import migrations
 from shared.database import Database
 from shared.errors import CorruptDocument
+from shared.evaluation_report import EXAMPLES, REPORT
 from shared.models import AdapterVersion, Document, Job, ModelCheckpoint, Promotion, UploadPart
 from shared.repositories.documents import DocumentRepository
+from shared.repositories.evaluations import EvaluationRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.streams import BACKGROUND_QUESTIONS, GROUP, QUESTIONS
@@ -51,6 +53,10 @@ class Installation(House):
     def execute(self, statement: str, **values: object) -> None:
         with self.database.write() as session:
             session.execute(text(statement), values)
+
+    def delete_evaluation(self) -> None:
+        with self.database.write() as session:
+            EvaluationRepository(session).delete("default", self.ids["evaluation"])
 
     def redis(self) -> Any:
         return Redis.from_url(self.settings.resolved_redis_url, protocol=2, decode_responses=True)
@@ -141,6 +147,7 @@ REPAIRABLE: dict[str, tuple[Damage, ...]] = {
         lambda broken: write(broken.storage.dataset("dataset-lost") / "dataset.json"),
         lambda broken: write(broken.storage.checkpoints("ftjob-lost") / "checkpoint-00000001-0" / "state"),
         lambda broken: write(broken.storage.batch_output("batch_lost")),
+        lambda broken: write(broken.storage.evaluation("eval-lost") / "report.json"),
     ),
     "leftover": (
         lambda broken: write(broken.storage.upload_part("part_lost")),
@@ -149,6 +156,7 @@ REPAIRABLE: dict[str, tuple[Damage, ...]] = {
         lambda broken: write(broken.storage.checkpoints(broken.ids["training"]) / "checkpoint-00000001-0" / "state"),
         lambda broken: write(broken.storage.root / "exports" / f"{broken.ids['export']}.1" / "merged"),
         lambda broken: broken.delete_document("file-1") or broken.storage.text("0").exists(),
+        lambda broken: broken.delete_evaluation(),
     ),
     "lease_expired": (lambda broken: broken.move(broken.ids["running"], lease_expires_at=1.0),),
     "job_stranded": (lambda broken: _strand(broken),),
@@ -168,8 +176,18 @@ NOT_REPAIRABLE: dict[str, tuple[Damage, ...]] = {
     ),
     "live_version_broken": (lambda broken: shutil.rmtree(broken.storage.version("version-2")),),
     "batch_output_missing": (lambda broken: broken.storage.batch_output(broken.ids["batch"]).unlink(),),
+    "evaluation_broken": (
+        lambda broken: shutil.rmtree(broken.storage.evaluation(broken.ids["evaluation"])),
+        lambda broken: _flip(broken.storage.evaluation(broken.ids["evaluation"]) / REPORT),
+        lambda broken: (broken.storage.evaluation(broken.ids["evaluation"]) / EXAMPLES).unlink(),
+        lambda broken: _flip(broken.storage.evaluation(broken.ids["evaluation"]) / EXAMPLES),
+    ),
     "checkpoints_missing": (lambda broken: shutil.rmtree(broken.storage.checkpoints(broken.ids["paused"])),),
     "no_worker": (
+        lambda broken: (
+            broken.move(broken.job("evaluation"), queued_at=1.0),
+            broken.execute("DELETE FROM workers WHERE kind = 'training'"),
+        ),
         lambda broken: (
             broken.move(broken.job("import"), queued_at=1.0),
             broken.execute("DELETE FROM workers WHERE kind = 'setup'"),

@@ -37,6 +37,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/fine-tuning/answers/{answer_id}/feedback": {"json": {"thumb": "up"}},
 }
 MAKES_ITS_OWN = {("POST", "/fine-tuning/adapters/{name}/import")}  # a name of the importer's own project
+ASKS_FOR_MORE = {"/fine-tuning/comparisons"}  # no list: it takes two columns
 UNCHANGING_TABLES = {"api_keys", "workers"}  # last_used_at, heartbeats
 
 
@@ -87,6 +88,8 @@ def owned(owner: Visitor, rows: Database, settings: Settings) -> Owned:
     with rows.write() as session:
         training, jobs = setup["training_job_id"], JobRepository(session)
         export = jobs.create("default", "export", {})
+        named = [{}, {"adapter": "handbook", "version": 1}]
+        evaluation = jobs.create("default", "evaluation", {"base_model": "demo", "columns": named})
         version = {"base_model": "demo", "metrics": {}, "config": {}, "size_bytes": 1}
         for number in (1, 2):
             made = AdapterVersion(id=f"version-{number}", **version)
@@ -121,15 +124,15 @@ def owned(owner: Visitor, rows: Database, settings: Settings) -> Owned:
         "number": "1",
         "export_id": export.id,
         "sweep_id": sweep,
+        "evaluation_id": evaluation.id,
         "batch_id": openai_batch,
         "webhook_id": webhook,
         "answer_id": "answer-1",
         "key_id": key,
         "model:path": "handbook@1",
     }
-    return Owned(
-        ids, {"setup": setup["job_id"], "training": training, "batch": batch, "export": export.id, "sweep": sweep}
-    )
+    by_kind = {"setup": setup["job_id"], "training": training, "batch": batch, "export": export.id, "sweep": sweep}
+    return Owned(ids, {**by_kind, "evaluation": evaluation.id})
 
 
 def test_what_another_project_has_is_not_found_by_any_route_and_does_not_change(
@@ -160,6 +163,8 @@ def test_its_owner_reaches_all_of_it(owned: Owned, owner: Visitor) -> None:
     bytes_that_no_worker_made = {path for path, _ in missing}
     assert bytes_that_no_worker_made <= {
         "/fine-tuning/exports/{export_id}/content",
+        "/fine-tuning/evaluations/{evaluation_id}/examples",
+        "/fine-tuning/evaluations/{evaluation_id}/report",
         "/fine-tuning/jobs/{job_id}/output",
     }
 
@@ -199,6 +204,7 @@ def test_another_project_s_id_is_no_cursor(owned: Owned, stranger: Visitor) -> N
         "/v1/batches": "batch_id",
         "/webhooks": "webhook_id",
         "/fine-tuning/answers": "answer_id",
+        "/fine-tuning/evaluations": "evaluation_id",
         "/keys": "key_id",
     }
     for path, name in cursors.items():
@@ -214,6 +220,9 @@ def test_nothing_is_made_of_what_another_project_has(owned: Owned, stranger: Vis
         ("/fine-tuning/train", {"setup_job_id": owned.jobs["setup"]}, 404),
         ("/fine-tuning/batches", {"document_id": ids["document_id"]}, 404),
         ("/fine-tuning/exports", {"adapter": "handbook", "format": "peft"}, 404),
+        ("/fine-tuning/evaluations", {"adapter": "handbook"}, 404),
+        ("/fine-tuning/evaluations", {"columns": [{}], "setup_job_id": owned.jobs["setup"]}, 404),
+        ("/fine-tuning/evaluations", {"columns": [{}], "question_document_ids": [ids["document_id"]]}, 404),
         ("/v1/batches", {"input_file_id": ids["file_id"], **whole}, 404),
         ("/v1/fine_tuning/jobs", {"model": "demo", "training_file": ids["document_id"]}, 400),
         ("/v1/chat/completions", {"model": "handbook", "messages": [{"role": "user", "content": "?"}]}, 404),
@@ -227,6 +236,17 @@ def test_nothing_is_made_of_what_another_project_has(owned: Owned, stranger: Vis
         found = stranger("POST", path, json=body)
         assert found.status_code == status, (path, found.text)
     assert _contents(rows) == before
+
+
+def test_what_another_project_has_evaluated_is_compared_for_nobody_else(
+    owned: Owned, owner: Visitor, stranger: Visitor
+) -> None:
+    columns = {"baseline": "base", "candidate": "handbook@1"}
+    for which in ({"evaluation_id": owned.ids["evaluation_id"]}, {"adapter": "handbook"}):
+        found = stranger("GET", "/fine-tuning/comparisons", params={**columns, **which})
+        assert found.status_code == 404, found.text
+    asked = {**columns, "evaluation_id": owned.ids["evaluation_id"]}
+    assert "The evaluation is queued" in owner("GET", "/fine-tuning/comparisons", params=asked).json()["detail"]
 
 
 def test_a_question_goes_to_the_workers_in_the_name_of_its_project(
@@ -268,7 +288,7 @@ def test_a_name_may_be_used_in_both_projects(owned: Owned, stranger: Visitor, ro
 
 
 def _is_list(method: str, path: str) -> bool:
-    return method == "GET" and "{" not in path
+    return method == "GET" and "{" not in path and path not in ASKS_FOR_MORE
 
 
 def _made(answer: httpx.Response) -> dict[str, Any]:

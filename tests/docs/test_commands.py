@@ -50,6 +50,7 @@ def terminal(request: pytest.FixtureRequest, page: Path, models: Path, tmp_path:
         "FINETUNED_ALLOWED_MODELS": json.dumps(["demo", f"{models}/*"]),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "FINETUNED_EVALUATE_AFTER_TRAINING": "false",
     }
     places = {"root": str(ROOT), "python": sys.executable, "port": str(port), "models": str(models)}
     terminal = Terminal(tmp_path, ROOT, environment, places)

@@ -84,6 +84,7 @@ def running_stack(data_dir: Path, models_dir: Path, **environment: str) -> Itera
         "FINETUNED_ALLOWED_MODELS": json.dumps(["demo", f"{models_dir}/*", "nobody/*"]),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "FINETUNED_EVALUATE_AFTER_TRAINING": "false",  # else each training would keep the workers busy afterwards
         **environment,
     }
     started_at = time.monotonic()

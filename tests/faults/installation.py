@@ -32,6 +32,7 @@ QUICK = {
     "FINETUNED_RECONCILE_SECONDS": "0.5",
     "FINETUNED_STOP_TIMEOUT_SECONDS": "20",
     "FINETUNED_BASE_MODEL": "demo",
+    "FINETUNED_EVALUATE_AFTER_TRAINING": "false",  # trials count their jobs
     "FINETUNED_MAX_QUEUED_JOBS": "0",  # goals create more at once than one user should
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",

@@ -71,7 +71,7 @@ class Installation:
 
 def install(folder: Path, config: FineTuningConfig) -> Installation:
     """In `folder`, with 11 examples to train on and 5 held out."""
-    settings = Settings(data_dir=folder, _env_file=None)
+    settings = Settings(data_dir=folder, evaluate_after_training=False, _env_file=None)
     migrations.upgrade(settings.resolved_database_url)
     database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
     with database.write() as session:

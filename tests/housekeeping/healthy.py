@@ -9,12 +9,14 @@ from typing import Any
 
 from redis import Redis
 
+from shared.evaluation_report import EXAMPLES, REPORT
 from shared.models import AdapterVersion, Dataset, DatasetDocument, ModelCheckpoint, Upload, UploadPart
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.storage import seal
 from shared.streams import GROUP, QUESTIONS
+from tests.api.evaluated import example, report
 from tests.housekeeping.conftest import House, write
 
 TEXT = "bytes"
@@ -38,6 +40,8 @@ def furnish(house: House, redis_url: str) -> dict[str, str]:
     write(house.storage.export(ids["export"]))
     ids["batch"] = _succeeded(house, "batch", {"document_id": ids["document"]}, {"answered": 1})
     write(house.storage.batch_output(ids["batch"]))
+    ids["evaluation"] = _evaluation(house)
+    write(house.storage.evaluation(ids["training"]) / "held_out.json", "{}")
     ids["paused"] = _paused(house)
     ids["running"] = house.job()
     house.claim()
@@ -59,6 +63,15 @@ def _succeeded(house: House, kind: str, parameters: dict[str, Any], result: dict
     claim = house.claim(kind)
     with house.database.write() as session:
         JobRepository(session).succeed(claim, result)
+    return job_id
+
+
+def _evaluation(house: House) -> str:
+    made = report().model_dump(mode="json")
+    job_id = _succeeded(house, "evaluation", {"base_model": "demo", "columns": [{}]}, made)
+    folder = house.storage.evaluation(job_id)
+    write(folder / REPORT, json.dumps(made))
+    write(folder / EXAMPLES, "".join(f"{example(one, {'base': 1.0}).model_dump_json()}\n" for one in range(3)))
     return job_id
 
 

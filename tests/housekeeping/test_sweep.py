@@ -14,8 +14,9 @@ import pytest
 from shared.housekeeping import leftovers
 from shared.housekeeping.leftovers import Patience
 from shared.housekeeping.volume import Entry, Volume
-from shared.models import Document, Upload, UploadPart
+from shared.models import Document, ModelCheckpoint, Upload, UploadPart
 from shared.repositories.adapters import AdapterRepository
+from shared.repositories.evaluations import EvaluationRepository
 from shared.repositories.jobs import JobRepository
 from shared.repositories.upkeep import UpkeepRepository
 from shared.storage import Storage, publish_folder
@@ -150,6 +151,33 @@ def test_the_file_of_an_export_stays_if_it_succeeded_and_goes_if_not(house: Hous
         write(house.storage.export(job_id))
         write(house.storage.root / "exports" / f"{job_id}.1" / "merged")
     assert house.sweep() == {f"exports/{cancelled}", f"exports/{cancelled}.1", f"exports/{succeeded}.1"}
+
+
+def test_an_evaluation_s_files_stay_until_it_is_deleted_and_a_gate_s_as_long_as_what_was_published(
+    house: House,
+) -> None:
+    succeeded, deleted, failed = (house.job("evaluation") for _ in range(3))
+    for _ in (succeeded, deleted):
+        with house.database.write() as session:
+            JobRepository(session).succeed(house.claim("evaluation"), {"baseline": "base"})
+    house.cancel(failed)
+    with house.database.write() as session:
+        EvaluationRepository(session).delete("default", deleted)
+    trainings = [house.job() for _ in range(3)]
+    for training in trainings:
+        with house.database.write() as session:
+            JobRepository(session).succeed(house.claim(), {})
+        publish(house.database, "handbook", id=f"version-{training}", job_id=training)
+    for number in (1, 2):
+        with house.database.write() as session:
+            AdapterRepository(session).delete_version("default", "handbook", number)
+    with house.database.write() as session:
+        kept = {"project_id": "default", "step": 3, "adapter": "handbook", "base_model": "demo"}
+        session.add(ModelCheckpoint(id="checkpoint-1", job_id=trainings[1], metrics={}, size_bytes=1, **kept))
+    for job_id in (succeeded, deleted, failed, *trainings, "eval-unknown"):
+        write(house.storage.evaluation(job_id) / "report.json")
+    assert house.sweep(PATIENT) == set()
+    assert house.sweep() == {f"evaluations/{job_id}" for job_id in (deleted, failed, trainings[0])}
 
 
 def test_checkpoints_of_a_failed_training_are_kept_for_so_long_and_of_a_succeeded_one_not(house: House) -> None:

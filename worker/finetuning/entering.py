@@ -18,6 +18,7 @@ from shared.repositories.adapters import AdapterRepository
 from shared.repositories.checkpoints import ModelCheckpointRepository
 from shared.repositories.jobs import Claim, JobRepository
 from shared.storage import Storage
+from worker.finetuning.follow_up import add_evaluation
 from worker.finetuning.gate import Candidate, Gate, Ruling
 from worker.finetuning.result_file import FILENAME, ResultFile
 
@@ -37,12 +38,23 @@ def enter_through(
     storage: Storage,
     version: AdapterVersion,
     results: ResultFile | None,
+    *,
+    is_evaluated: bool,
 ) -> None:
     """As `enter_version`; where what the gate ruled on has changed meanwhile, it rules again."""
     gate.go_on()
     while True:
         try:
-            return enter_version(job, storage, gate.candidate.adapter, version, results, gate.candidate, ruling)
+            return enter_version(
+                job,
+                storage,
+                gate.candidate.adapter,
+                version,
+                results,
+                gate.candidate,
+                ruling,
+                is_evaluated=is_evaluated,
+            )
         except Moved:
             log.info("job %s: what its version was compared with has changed", job.claim.job_id)
             ruling = gate.ruling()
@@ -56,10 +68,13 @@ def enter_version(
     results: ResultFile | None = None,
     candidate: Candidate | None = None,
     ruling: Ruling | None = None,
+    *,
+    is_evaluated: bool = False,
 ) -> None:
-    """Ends the job with a version whose folder is in its place; where the claim is lost, with no folder."""
+    """Ends the job with a version whose folder is in its place; where the claim is lost, with no folder. If it
+    `is_evaluated`, an evaluation job follows."""
     try:
-        _record(job, storage, adapter, version, results, candidate, ruling)
+        _record(job, storage, adapter, version, results, candidate, ruling, is_evaluated)
         with log_about(version=version.number):
             log.info("job %s published version %d of '%s'", job.claim.job_id, version.number, adapter)
     except Superseded:
@@ -97,9 +112,10 @@ def _record(
     results: ResultFile | None,
     candidate: Candidate | None,
     ruling: Ruling | None,
+    is_evaluated: bool,
 ) -> None:
-    """Enters the version, the decision and the result file and ends the job, in one transaction that names the
-    attempt."""
+    """Enters the version, the decision, the result file and the evaluation, and ends the job, in one transaction that
+    names the attempt."""
     claim = job.claim
     decision = None if ruling is None else ruling.decision
     with job.database.write() as session:
@@ -113,8 +129,14 @@ def _record(
         created = f"New fine-tuned model created: {model_id}"
         jobs.add_event(claim, type="message", level="info", message=created, data=data)
         adapters.publish(claim.project_id, adapter, version, decision=decision)
-        jobs.add_event(claim, type="message", level="info", message=_DONE, data={"version": version.number})
         result = {"adapter": adapter, "version": version.number, "model_id": model_id, "metrics": version.metrics}
+        if is_evaluated:
+            evaluation_id = add_evaluation(session, claim, adapter, version).id
+            said = f"Evaluation {evaluation_id} compares it with what there was before"
+            named = {"evaluation_job_id": evaluation_id}
+            jobs.add_event(claim, type="message", level="info", message=said, data=named)
+            result |= named
+        jobs.add_event(claim, type="message", level="info", message=_DONE, data={"version": version.number})
         if results is not None:
             result |= {"result_files": [_enter(session, storage, claim.project_id, results)]}
         if decision is not None:

@@ -39,6 +39,7 @@ from worker.finetuning.checkpoint_models import NUM_KEPT, CheckpointModels
 from worker.finetuning.checkpoints import Checkpoints, trainable, writing
 from worker.finetuning.entering import enter_through, enter_trial
 from worker.finetuning.fitting import Notches, Trained, train_within_memory
+from worker.finetuning.follow_up import is_followed
 from worker.finetuning.gate import Candidate, Gate, GateStopped
 from worker.finetuning.job_report import JobReport
 from worker.finetuning.loop import Snapshot, memory_errors
@@ -116,7 +117,8 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
         if work.is_trial:
             _publish_trial(job, storage, work, trained, tokenizer, gate)
         else:
-            _publish(job, storage, work, trained, tokenizer, gate, results)
+            is_evaluated = is_followed(job.claim, work.config, settings, len(held_out))
+            _publish(job, storage, work, trained, tokenizer, gate, results, is_evaluated)
     except GateStopped:
         log.info("job %s stopped while held-out examples were compared", job.claim.job_id)
         return
@@ -223,6 +225,7 @@ def _publish(
     tokenizer: PreTrainedTokenizerBase,
     gate: Gate,
     results: ResultFile | None,
+    is_evaluated: bool,
 ) -> None:
     """Stages, verifies, lets the gate rule, renames, and only then enters the version: a row never lacks its files."""
     version_id, staged = new_id("version-"), storage.stage()
@@ -244,7 +247,7 @@ def _publish(
         config=lineage.config,
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
     )
-    enter_through(gate, ruling, job, storage, version, results)
+    enter_through(gate, ruling, job, storage, version, results, is_evaluated=is_evaluated)
 
 
 def _publish_trial(

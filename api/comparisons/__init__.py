@@ -1,0 +1,1 @@
+"""Two columns of an evaluation side by side: every difference, and the answers that changed most."""
