@@ -39,14 +39,16 @@ _LOOK_SECONDS = 0.5  # between two looks for workers that are gone
 _TRIM_SECONDS = 1.0  # between two trims of the replies that were read
 _MOST_SILENT = 1000  # entries in one look
 
-# Adds the question unless too many wait; the first of what it returns is the entry's id, else how many milliseconds the
-# one that is next has waited. Waiting are the entries that no worker has taken: all of the stream, which workers delete
-# from when they are done, but those delivered. One script, so that a burst cannot slip through together.
+# Adds the question unless too many wait: returns the entry's id, and how many more may wait; else nothing, and how many
+# milliseconds the one that is next has waited. Waiting are the entries that no worker has taken: all of the stream,
+# which workers delete from when they are done, but those delivered. One script, so that a burst cannot slip through
+# together.
 _SEND = """
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 local taken = (not pending.err) and pending[1] or 0
-if redis.call('XLEN', KEYS[1]) - taken < tonumber(ARGV[2]) then
-  return {redis.call('XADD', KEYS[1], '*', 'question', ARGV[3]), 0}
+local places = tonumber(ARGV[2]) - redis.call('XLEN', KEYS[1]) + taken
+if places > 0 then
+  return {redis.call('XADD', KEYS[1], '*', 'question', ARGV[3]), places - 1}
 end
 local taken_until = '-'
 local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
@@ -117,7 +119,7 @@ class Dispatcher:
         self.reply_to = replies_of(new_id("api-"))
         self._redis = redis
         self._max_queued = max_queued
-        self.admission = Admission()
+        self.admission = Admission(plenty=max(1, max_queued // 4))
         self._trim_at = 0.0
         self._trimmed_to = "0"
         self._is_stopping = False
@@ -133,12 +135,12 @@ class Dispatcher:
         except (RedisError, OSError) as error:
             pending.close()
             raise BrokerUnavailable() from error
-        entry_id, waited_ms = cast("tuple[bytes | None, int]", sent)
+        entry_id, told = cast("tuple[bytes | None, int]", sent)
         if entry_id is None:
             self.forget(question.id, is_aborted=False)
-            self.admission.refused(waited_ms / 1000)
-            raise QueueFull(retry_after_seconds=waited_ms / 1000)
-        self.admission.admitted()
+            self.admission.refused(told / 1000)
+            raise QueueFull(retry_after_seconds=told / 1000)
+        self.admission.admitted(told)
         pending.entry_id = entry_id.decode()
         return pending
 
