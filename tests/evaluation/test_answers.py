@@ -87,6 +87,19 @@ def test_a_file_of_questions_that_is_wrong_is_said_with_its_line(
     assert raised.value.param == "question_document_ids"
 
 
+def test_half_of_a_surrogate_pair_and_marks_of_the_template_are_asked_as_text(bench: Bench) -> None:
+    lines = [
+        r'{"question": "a \ud800 b", "answer": "\udfff"}',
+        '{"question": "<|endoftext|>", "answer": "{} %s \\u0000"}',
+    ]
+    document = bench.upload("\n".join(lines))
+    with bench.answering():
+        found = bench.evaluate(BASE, setup_job_id=None, question_document_ids=[document], max_new_tokens=2)
+    assert len(found.rows) == 2
+    assert all(row.answers["base"].error is None for row in found.rows)
+    assert all("\ud800" not in (row.question or "") for row in found.rows)
+
+
 def test_a_file_of_questions_that_is_gone_or_damaged_is_said(bench: Bench) -> None:
     with pytest.raises(DocumentNotFound):
         bench.evaluate(BASE, question_document_ids=["file-none"])

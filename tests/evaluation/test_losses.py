@@ -15,7 +15,8 @@ from shared.evaluation_parameters import Column
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from tests.evaluation.conftest import BASE, V1, V2, Bench
-from tests.inference.tiny import flip_a_byte
+from tests.inference.tiny import flip_a_byte, publish
+from tests.tiny_models import make_tokenizer, save_model
 from worker.base_models.formats import Example
 from worker.data import dataset as datasets_on_disk
 
@@ -93,6 +94,21 @@ def test_a_column_that_is_gone_or_broken_is_left_out_and_said(bench: Bench) -> N
     left_out = [note.partition(" is left out: ")[0] for note in found.report.notes]
     assert left_out == ["handbook@2", "handbook@7", "nobody@1"]
     assert "handbook@2" not in found.rows[0].answers
+
+
+def test_the_losses_of_a_base_model_with_another_tokenizer_are_left_out_and_said(bench: Bench, tmp_path: Path) -> None:
+    other = save_model("gpt2", tmp_path / "other", context=128)
+    tokenizer = make_tokenizer(128)
+    tokenizer.add_tokens(["office"])
+    tokenizer.save_pretrained(other)
+    publish(bench.database, bench.storage, other, "elsewhere", 3)
+    same = save_model("gpt2", tmp_path / "same", context=128)
+    publish(bench.database, bench.storage, same, "beside", 4)
+    columns = (BASE, Column(adapter="elsewhere", version=1), Column(adapter="beside", version=1))
+    found = bench.evaluate(*columns, max_questions=0)
+    assert set(found.rows[0].answers) == {"base", "beside@1"}
+    (note,) = found.report.notes
+    assert note.startswith("elsewhere@1: the losses are left out, for ")
 
 
 def test_the_live_version_is_the_one_that_was_live_when_the_job_began(bench: Bench) -> None:

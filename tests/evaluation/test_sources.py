@@ -83,11 +83,24 @@ def test_sources_that_are_too_long_for_the_model_are_halved_until_they_fit(bench
     assert (row.answers["rag"].text or "").strip() == generated(gpt2, None, asked, 6)
 
 
+def test_advice_comes_with_a_recommendation_and_knows_which_questions_were_trained_on(bench: Bench) -> None:
+    index(bench, "The office is in Delft.")
+    document = bench.upload_questions([("What is alpha 1?", "It is 1alpha."), ("What is alpha 99?", "Nobody knows.")])
+    options = {"question_document_ids": [document], "purpose": "advice", "max_new_tokens": 1, "max_questions": 2}
+    with bench.answering():
+        found = bench.evaluate(BASE, RAG, V1, RAG_V1, **options)
+    assert [row.seen for row in found.of("questions")] == [True, False]
+    assert found.report.recommendation is not None
+    assert found.report.recommendation.choice == "too few questions to tell"
+    assert found.report.costs["handbook@1"] == {"size_bytes": 1.0}
+
+
 def test_without_an_index_the_rag_columns_are_left_out_with_a_note(bench: Bench) -> None:
-    found = bench.evaluate(BASE, RAG, RAG_V1, max_questions=0)
+    found = bench.evaluate(BASE, RAG, RAG_V1, max_questions=0, purpose="advice")
     assert {one.label for one in found.report.columns} == {"base"}
     assert found.report.notes == (
         "rag, rag + handbook@1: left out: No document is indexed yet; upload some with POST /documents.",
+        "There is no recommendation: it takes the base model, rag, one version, and rag with the version.",
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.comparison import figures_of, pairs_of
-from shared.evaluation_report import ColumnFigures, EvaluationReport, ExampleAnswer, ExampleRow
+from shared.evaluation_report import EvaluationReport, ExampleAnswer, ExampleRow
 from shared.intervals import difference
+from shared.recommendation import is_four, recommend
 from worker.evaluation.answers import Given
 from worker.evaluation.contenders import Contender
 from worker.evaluation.judge import Judged
@@ -40,19 +41,28 @@ def rows_of(measured: Measured) -> list[ExampleRow]:
     return [row for row in rows if row.answers]
 
 
-def report_of(measured: Measured, rows: Sequence[ExampleRow], notes: Sequence[str]) -> EvaluationReport:
-    """The first column that takes part is what the others are compared with."""
+def report_of(
+    measured: Measured, rows: Sequence[ExampleRow], notes: Sequence[str], *, advises: bool
+) -> EvaluationReport:
+    """The first column that takes part is what the others are compared with. With a recommendation, if it `advises`
+    and all four columns are there."""
     contenders = measured.contenders
+    columns = [one.column for one in contenders]
+    costs = {one.label: one.costs for one in contenders if one.costs}
+    notes = list(notes)
+    if advises and not is_four(columns):
+        notes.append("There is no recommendation: it takes the base model, rag, one version, and rag with the version.")
     baseline, *others = [one.label for one in contenders]
-    figures = figures_of([one.column for one in contenders], rows)
+    figures = figures_of(columns, rows, corpus_metrics)
     return EvaluationReport(
         baseline=baseline,
-        columns=tuple(_with_corpus(one, rows) for one in figures),
+        columns=figures,
         pairs=pairs_of(baseline, others, rows),
         notes=tuple(notes),
         warnings=tuple(_forgotten(measured)),
         judge=measured.judged.about,
-        costs={one.label: one.costs for one in contenders if one.costs},
+        costs=costs,
+        recommendation=recommend(columns, rows, costs) if advises and is_four(columns) else None,
     )
 
 
@@ -64,6 +74,7 @@ def _row(measured: Measured, item: Item) -> ExampleRow:
         source=item.source,
         question=item.question,
         wanted=item.wanted,
+        seen=item.seen,
         num_tokens=scores[0].num_tokens if scores and scores[0].num_tokens else None,
         answers=answers,
     )
@@ -81,7 +92,10 @@ def _answer(measured: Measured, item: Item, contender: Contender) -> ExampleAnsw
     if given is None and not metrics:
         return None
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return ExampleAnswer(text=given and given.text, error=given and given.error, metrics=finite)
+    error = given and given.error
+    if len(finite) < len(metrics):
+        error = error or "Its loss is not a finite number."
+    return ExampleAnswer(text=given and given.text, error=error, metrics=finite)
 
 
 def _of_score(score: ExampleScore) -> dict[str, float]:
@@ -91,18 +105,6 @@ def _of_score(score: ExampleScore) -> dict[str, float]:
         "loss": score.loss_sum / score.num_tokens,
         "token_accuracy": score.num_correct / score.num_tokens,
     }
-
-
-def _with_corpus(figures: ColumnFigures, rows: Sequence[ExampleRow]) -> ColumnFigures:
-    pairs = [
-        (answer.text, row.wanted or "")
-        for row in rows
-        if row.source == figures.source and (answer := row.answers.get(figures.label)) and answer.text is not None
-    ]
-    if not pairs:
-        return figures
-    answers, wanted = zip(*pairs, strict=True)
-    return figures.model_copy(update={"corpus": {**figures.corpus, **corpus_metrics(answers, wanted)}})
 
 
 def _forgotten(measured: Measured) -> list[str]:

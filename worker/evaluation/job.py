@@ -52,7 +52,8 @@ def run_evaluation(
     rows = rows_of(measured)
     if not rows:
         raise work.errors[0] if work.errors else InvalidRequest("Nothing could be measured; see the job's events.")
-    _end(work, report_of(measured, rows, work.notes), rows)
+    report = report_of(measured, rows, work.notes, advises=parameters.purpose == "advice")
+    _end(work, report, rows)
     shutil.rmtree(work.folder, ignore_errors=True)
 
 

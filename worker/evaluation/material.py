@@ -15,6 +15,7 @@ from shared.models import Dataset, Document
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.documents import DocumentRepository
 from worker.base_models.formats import (
+    MASKED,
     Example,
     Message,
     PromptFormat,
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
 MAX_TOKENS = 2048  # of a question with its answer, where the model has room for more
 
 T = TypeVar("T")
+Prompt = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One example. `example` is what losses are computed of; `turns` are asked for `wanted` if it `is_asked`."""
+    """One example. `example` is what losses are computed of; `turns` are asked for `wanted` if it `is_asked`.
+    `seen`: the setup's training examples ask the same."""
 
     number: int
     source: Source
@@ -52,6 +55,7 @@ class Item:
     turns: tuple[Turn, ...] = ()
     wanted: str | None = None
     is_asked: bool = False
+    seen: bool = False
 
     @property
     def question(self) -> str | None:
@@ -119,9 +123,10 @@ def gather(work: Work) -> Material:
     """The same in every attempt. Raises what is wrong with the base model, the dataset or a file of questions, and
     `InvalidRequest` if there is nothing at all."""
     parameters, encoder = work.parameters, encoder_of(work, work.parameters.base_model)
-    held_out = _held_out(work)
+    held_out, prompts = _held_out(work, encoder.style)
     questions = [one for document in _documents(work) for one in _questions(work, document, encoder)]
     questions = _some(questions, parameters.max_examples, parameters.seed)
+    questions = [replace(one, seen=_prompt_of(one.example, encoder.style) in prompts) for one in questions]
     items = [*_asked(questions, held_out, parameters), *(_general(encoder) if parameters.general else ())]
     if not items:
         raise InvalidRequest("There is nothing to compare on; name a setup job or files of questions, or set general.")
@@ -139,14 +144,14 @@ def _asked(questions: list[Item], held_out: list[Item], parameters: EvaluationPa
     return [replace(one, is_asked=index in asked) for index, one in enumerate([*held_out, *questions])]
 
 
-def _held_out(work: Work) -> list[Item]:
-    """Of the setup job's dataset: each example with what it answers. An example of several answers is followed by the
-    others without their tokens, which it has."""
+def _held_out(work: Work, style: PromptFormat) -> tuple[list[Item], set[Prompt]]:
+    """Of the setup job's dataset: each example with what it answers, and what the others, which are trained on, ask.
+    An example of several answers is followed by the others without their tokens, which it has."""
     dataset = _dataset(work)
     if dataset is None:
-        return []
+        return [], set()
     folder = work.storage.dataset(dataset.id)
-    examples = [sequences(one)[0] for one in datasets_on_disk.load(folder)[1]]
+    train, examples = ([sequences(one)[0] for one in part] for part in datasets_on_disk.load(folder))
     if not examples:
         work.note("The setup has held nothing out, so there are no held-out examples.")
     has_tokens = dataset.base_model == work.parameters.base_model
@@ -159,11 +164,22 @@ def _held_out(work: Work) -> list[Item]:
     for one in found or ():
         exchanges.setdefault(one.example, []).append(one.exchange)
     chosen = _some(range(len(examples)), work.parameters.max_examples, work.parameters.seed)
-    return [
+    items = [
         item
         for number in chosen
         for item in _of_example(examples[number] if has_tokens else None, exchanges.get(number, []))
     ]
+    return items, {prompt for one in train if has_tokens and (prompt := _prompt_of(one, style))}
+
+
+def _prompt_of(example: Example | None, style: PromptFormat) -> Prompt | None:
+    """The tokens before the first that is learned, or an encoder's; None where nothing is asked."""
+    if example is None:
+        return None
+    if style is PromptFormat.TEXT2TEXT:
+        return tuple(example.input_ids)
+    end = next((place for place, label in enumerate(example.labels) if label != MASKED), 0)
+    return tuple(example.input_ids[:end]) if end > 1 else None  # one alone is the start token
 
 
 def _of_example(example: Example | None, exchanges: Sequence[Exchange]) -> Iterator[Item]:
@@ -222,8 +238,10 @@ def _exchanges(text: ExtractedText) -> Iterator[Exchange]:
 
 
 def _turns_of(exchange: Exchange) -> tuple[tuple[Turn, ...], str]:
-    turns = tuple(Turn.model_validate({"role": one["role"], "content": one["content"]}) for one in exchange[:-1])
-    return turns, exchange[-1]["content"]
+    """Half of a surrogate pair, which JSON can carry and no message, becomes a question mark."""
+    said = [(one["role"], one["content"].encode("utf-8", "replace").decode()) for one in exchange]
+    turns = tuple(Turn.model_validate({"role": role, "content": content}) for role, content in said[:-1])
+    return turns, said[-1][1]
 
 
 def _general(encoder: Encoder) -> Iterator[Item]:
