@@ -18,6 +18,7 @@ BENCHMARKS = (
     "overhead",
     "coverage",
     "drift",
+    "answers",
 )
 
 
