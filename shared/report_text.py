@@ -85,6 +85,7 @@ def _row(metric: str, label: str, figure: Interval, pair: PairFigures | None) ->
 
 
 def _answers(comparisons: Iterable[ComparedAnswers]) -> Iterator[tuple[str, Table]]:
+    """Those that have a text: of held-out pieces of documents there is a loss and nothing to read."""
     for one in comparisons:
         header = ("Example", "Question", "Wanted", one.baseline, one.candidate, str(one.metric))
         for kind, changed in (("better", one.better), ("worse", one.worse)):
@@ -98,6 +99,7 @@ def _answers(comparisons: Iterable[ComparedAnswers]) -> Iterator[tuple[str, Tabl
                     f"{_number(answer.baseline_value)}, then {_number(answer.candidate_value)}",
                 )
                 for answer in changed
+                if answer.question is not None
             ]
             if rows:
                 yield (

@@ -191,7 +191,7 @@ def _show_comparison(found: Json) -> None:
     header = ("METRIC", "DIFFERENCE", "95 % INTERVAL", "N", "VERDICT")
     print_table(header, rows, if_empty="Nothing to compare example by example.")
     for kind in ("better", "worse"):
-        for one in found[kind]:
+        for one in (answer for answer in found[kind] if answer["question"] is not None):  # else there is no text
             print_line("")
             _show_answer(kind, found, one)
 

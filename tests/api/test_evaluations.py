@@ -317,3 +317,9 @@ def test_a_report_is_there_once_the_evaluation_has_succeeded(client: TestClient,
     answer = client.get(f"{PATH}/{job_id}/report")
     assert (answer.status_code, "is queued" in answer.json()["detail"]) == (404, True)
     assert client.get(f"{PATH}/{job_id}/report", params={"format": "pdf"}).status_code == 422
+
+
+def test_a_report_leaves_out_answers_that_have_no_text(client: TestClient, rows: Database, storage: Storage) -> None:
+    silent = example(0, {"base": 0.0, "handbook@1": 1.0}).model_copy(update={"question": None})
+    job_id = evaluated(rows, storage, examples=[silent])
+    assert "answers that are better" not in client.get(f"{PATH}/{job_id}/report").text
