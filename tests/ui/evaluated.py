@@ -1,11 +1,16 @@
-"""Evaluations as a worker leaves them, made of the same classes: reports, and the rows of their examples."""
+"""Evaluations as a worker leaves them, made of the same classes: reports, rows and files of a running stack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from shared.evaluation_parameters import Column
+from shared.database import Database
+from shared.errors import FinetunedError
+from shared.evaluation_parameters import Column, EvaluationParameters, Purpose
 from shared.evaluation_report import (
+    EXAMPLES,
+    REPORT,
     ColumnFigures,
     EvaluationReport,
     ExampleAnswer,
@@ -15,6 +20,10 @@ from shared.evaluation_report import (
     Source,
 )
 from shared.intervals import Interval
+from shared.repositories.jobs import Claim, JobRepository
+from shared.settings import Settings
+from shared.storage import Storage
+from tests.end_to_end.conftest import RunningStack
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 BASE = Column()
@@ -65,7 +74,7 @@ def report(recommendation: Recommendation | None = None, columns: Sequence[Colum
     )
 
 
-def examples(columns: Sequence[Column] = (BASE, TUNED), count: int = 24) -> list[ExampleRow]:
+def examples(columns: Sequence[Column] = (BASE, TUNED), count: int = 20) -> list[ExampleRow]:
     """Every second one got better, the others worse; the first answer is hostile."""
     rows = []
     for number in range(count):
@@ -84,3 +93,49 @@ def examples(columns: Sequence[Column] = (BASE, TUNED), count: int = 24) -> list
             )
         )
     return rows
+
+
+@contextmanager
+def database_of(stack: RunningStack) -> Iterator[Database]:
+    database = Database(Settings(data_dir=stack.data_dir).resolved_database_url)
+    yield database
+    database.close()
+
+
+def begun(database: Database, columns: Sequence[Column] = (BASE, TUNED), purpose: Purpose = "asked") -> Claim:
+    """An evaluation that runs: it is claimed with its creation, so that no worker of the stack comes first."""
+    parameters = EvaluationParameters(base_model="demo", columns=tuple(columns), purpose=purpose)
+    with database.write() as session:
+        jobs = JobRepository(session)
+        made = jobs.create("default", "evaluation", parameters.model_dump(mode="json"))
+        claim = jobs.claim_next("evaluation", "tests", 600.0)
+    assert claim is not None
+    assert claim.job_id == made.id
+    return claim
+
+
+def ended(stack: RunningStack, database: Database, claim: Claim, found: EvaluationReport) -> None:
+    """Plays the end of the job: its files, then its row."""
+    folder = Storage(stack.data_dir).evaluation(claim.job_id)
+    folder.mkdir()
+    (folder / REPORT).write_text(found.model_dump_json())
+    columns = list(dict.fromkeys(one.column for one in found.columns))
+    (folder / EXAMPLES).write_text("".join(f"{one.model_dump_json()}\n" for one in examples(columns)))
+    with database.write() as session:
+        JobRepository(session).succeed(claim, found.model_dump(mode="json"))
+
+
+def evaluated(stack: RunningStack, found: EvaluationReport, purpose: Purpose = "asked") -> str:
+    """An evaluation that has succeeded; its id."""
+    with database_of(stack) as database:
+        claim = begun(database, list(dict.fromkeys(one.column for one in found.columns)), purpose)
+        ended(stack, database, claim, found)
+    return claim.job_id
+
+
+def failed(stack: RunningStack, error: FinetunedError) -> str:
+    with database_of(stack) as database:
+        claim = begun(database)
+        with database.write() as session:
+            JobRepository(session).fail(claim, error)
+    return claim.job_id

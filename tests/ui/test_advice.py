@@ -10,9 +10,8 @@ from playwright.sync_api import expect
 from shared.evaluation_report import Recommendation
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import PHONE, Visitor, violations
-from tests.ui.evaluated import BASE, BOTH, RAG, TUNED, report
-from tests.ui.scripted import answer, listing
-from tests.ui.test_evaluations import HERE, ITEM
+from tests.ui.evaluated import BASE, BOTH, RAG, TUNED, evaluated, report
+from tests.ui.scripted import answer
 from tests.ui.test_gate import sent
 
 SAID = Recommendation(
@@ -28,22 +27,26 @@ def something_to_learn(stack: RunningStack) -> None:
     stack.upload(("something.txt", "There must be something to learn."))
 
 
-def test_advice_is_asked_for_from_the_documents(someone: Visitor) -> None:
-    answer(someone.page, f"{HERE}/eval-2", {**ITEM, "id": "eval-2", "status": "queued", "report": None, "progress": {}})
-    asked = sent(someone.page, "/fine-tuning/advice", {"evaluation_job_id": "eval-2"})
+@pytest.fixture(scope="module")
+def advised(stack: RunningStack) -> str:
+    """An evaluation that ends with a recommendation."""
+    return evaluated(stack, report(SAID, (BASE, RAG, TUNED, BOTH)), "advice")
+
+
+def test_advice_is_asked_for_from_the_documents(someone: Visitor, advised: str) -> None:
+    asked = sent(someone.page, "/fine-tuning/advice", {"evaluation_job_id": advised})
     page = someone.open("documents")
     page.get_by_role("link", name="Tune, RAG, both or neither?").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.get_by_label("Questions", exact=True).fill("25")
     assert violations(page) == []
     page.get_by_role("button", name="Find out").press("Enter")
-    expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/eval-2")
+    expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/{advised}")
     assert asked == [{"adapter": "advice", "num_questions": 25, "method": "cloze"}]
 
 
-def test_advice_uses_a_file_of_questions_that_was_uploaded_as_such(someone: Visitor) -> None:
-    asked = sent(someone.page, "/fine-tuning/advice", {"evaluation_job_id": "eval-2"})
-    answer(someone.page, f"{HERE}/eval-2", {**ITEM, "id": "eval-2", "status": "queued", "report": None, "progress": {}})
+def test_advice_uses_a_file_of_questions_that_was_uploaded_as_such(someone: Visitor, advised: str) -> None:
+    asked = sent(someone.page, "/fine-tuning/advice", {"evaluation_job_id": advised})
     page = someone.open("documents")
     page.get_by_label("These are questions to test with").check()
     content = b"question,answer\nWho moors?,The pilot\n"
@@ -54,19 +57,16 @@ def test_advice_uses_a_file_of_questions_that_was_uploaded_as_such(someone: Visi
     expect(page.get_by_role("button", name="Find out")).to_be_disabled()
     page.get_by_label("asked.csv").check()
     page.get_by_role("button", name="Find out").click()
-    expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/eval-2")
+    expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/{advised}")
     assert asked[0]["question_document_id"].startswith("file-")
 
 
-def test_advice_says_what_is_worth_doing_and_why(someone: Visitor) -> None:
-    found = report(SAID, (BASE, RAG, TUNED, BOTH))
-    columns = [one.label for one in (BASE, RAG, TUNED, BOTH)]
-    item: dict[str, Any] = {**ITEM, "purpose": "advice", "columns": columns, "recommendation": SAID.model_dump()}
-    answer(someone.page, HERE, listing([item]))
-    answer(someone.page, f"{HERE}/eval-1", {**item, "report": found.model_dump(mode="json"), "progress": {}})
+def test_advice_says_what_is_worth_doing_and_why(someone: Visitor, advised: str) -> None:
     page = someone.open("evaluations")
-    expect(page.get_by_role("row", name="rag + handbook@1")).to_contain_text("rag")
-    page = someone.open("evaluations/eval-1")
+    expect(page.get_by_role("row").filter(has=page.locator(f"a[href='#/evaluations/{advised}']"))).to_contain_text(
+        "rag + handbook@1"
+    )
+    page = someone.open(f"evaluations/{advised}")
     advice = page.get_by_role("region", name="Answer from the documents (RAG)")
     expect(advice.get_by_role("listitem")).to_have_text(list(SAID.reasons))
     expect(
