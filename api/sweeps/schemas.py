@@ -36,7 +36,7 @@ class SweepRequest(BaseModel):
     adapter: str | None = Field(None, pattern=ADAPTER_NAME, description="Default: the setup's.")
     config: SweepConfig = Field(default_factory=lambda: SweepConfig(), description="What is not searched.")
     space: dict[str, Domain] = Field(
-        default_factory=lambda: dict(DEFAULT_SPACE), min_length=1, max_length=50, description="Fields and their values."
+        dict(DEFAULT_SPACE), min_length=1, max_length=50, description="Fields and their values."
     )
     num_trials: int = Field(20, ge=1, le=10_000)
     timeout_seconds: float | None = Field(None, gt=0, description="No trial begins later; those that run end.")

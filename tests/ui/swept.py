@@ -1,8 +1,14 @@
-"""Sweeps as the API gives them."""
+"""Sweeps as their worker leaves them: rows and events of a running stack."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from shared.models import JobEvent
+from shared.repositories.jobs import JobRepository
+from shared.sweep_parameters import SweepParameters
+from tests.end_to_end.conftest import RunningStack
+from tests.ui.evaluated import database_of
 
 DECISION: dict[str, Any] = {
     "is_promoted": False,
@@ -33,7 +39,7 @@ def trial(number: int) -> dict[str, Any]:
     value = None if state == "failed" else 2.1 + ((number * 37) % 100) / 110
     num_steps = 3 if state == "pruned" else 8
     return {
-        "number": number,
+        "trial": number,
         "state": state,
         "job_id": f"ftjob-{number}",
         "params": {
@@ -49,22 +55,18 @@ def trial(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sweep(num_trials: int = 12, **values: Any) -> dict[str, Any]:
-    """One that has succeeded; its best trial was held by the gate."""
-    trials = [trial(number) for number in range(num_trials)]
-    first = trials[0]
-    best = {"number": 0, "params": first["params"], "value": first["value"], "version": 2, "decision": DECISION}
-    return {
-        "id": "sweep-1",
-        "status": "succeeded",
-        "adapter": "handbook",
-        "parameters": {"num_trials": num_trials},
-        "trials": trials,
-        "best": best,
-        "importances": {"learning_rate": 0.7, "lora_rank": 0.2, "num_epochs": 0.07, "lora_dropout": 0.03},
-        "num_trials": num_trials,
-        "created_at": 1_790_000_000,
-        "finished_at": 1_790_000_900,
-        "error": None,
-        **values,
-    }
+def swept(stack: RunningStack, num_trials: int = 12) -> str:
+    """A sweep that has succeeded, whose best trial, the first, was held by the gate; its id."""
+    with database_of(stack) as database, database.write() as session:
+        jobs = JobRepository(session)
+        wanted = SweepParameters(setup_job_id="setup-1", adapter="handbook", num_trials=num_trials)
+        jobs.create("default", "sweep", wanted.model_dump(mode="json"))
+        claim = jobs.claim_next("sweep", "tests", 600.0)  # with its creation: no worker of the stack comes first
+        assert claim is not None
+        events = [JobEvent(job_id=claim.job_id, attempt=claim.attempt, type="message", message=f"Trial {number}",
+                           data=trial(number)) for number in range(num_trials)]  # fmt: skip
+        session.add_all(events)
+        shares = {"learning_rate": 0.7, "lora_rank": 0.2, "num_epochs": 0.07, "lora_dropout": 0.03}
+        jobs.report_progress(claim, {"step": num_trials, "validation_loss": 2.1, "importances": shares})
+        jobs.succeed(claim, {"version": 2, "decision": DECISION})
+    return claim.job_id

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from playwright.sync_api import expect
 
@@ -11,7 +9,6 @@ from shared.evaluation_report import Recommendation
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import PHONE, Visitor, violations
 from tests.ui.evaluated import BASE, BOTH, RAG, TUNED, evaluated, report
-from tests.ui.scripted import answer
 from tests.ui.test_gate import sent
 
 SAID = Recommendation(
@@ -78,11 +75,6 @@ def test_advice_says_what_is_worth_doing_and_why(someone: Visitor, advised: str)
 
 
 def test_a_search_is_begun_with_the_space_that_was_edited(someone: Visitor) -> None:
-    space = {
-        "learning_rate": {"type": "float", "low": 2e-5, "high": 2e-3, "log": True},
-        "lora_rank": {"type": "choices", "values": [4, 8]},
-    }
-    answer(someone.page, "/openapi.json", described(someone, space))
     asked = sent(someone.page, "/fine-tuning/sweeps", {"job_id": "sweep-1", "setup_job_id": "setup-1"})
     page = someone.open("train")
     page.get_by_label("Adapter", exact=True).fill("searched")
@@ -106,15 +98,8 @@ def test_a_search_is_begun_with_the_space_that_was_edited(someone: Visitor) -> N
         "space": {
             "learning_rate": {"type": "float", "low": 2e-5, "high": 0.01, "log": True},
             "lora_rank": {"type": "choices", "values": [4, 64]},
+            "lora_dropout": {"type": "float", "low": 0, "high": 0.3, "log": False},
+            "num_epochs": {"type": "int", "low": 1, "high": 6, "log": False},
             "target_modules": {"type": "choices", "values": ["auto", "all-linear"]},
         },
     }
-
-
-def described(someone: Visitor, space: dict[str, Any]) -> dict[str, Any]:
-    """The API's description with the schema of a search as `SweepParameters` has it."""
-    found: dict[str, Any] = someone.page.request.get(f"{someone.url}/openapi.json").json()
-    number = {"type": "integer", "default": 20, "minimum": 1}
-    properties = {"space": {"type": "object", "default": space}, "num_trials": number}
-    found["components"]["schemas"]["SweepRequest"] = {"type": "object", "properties": properties}
-    return found

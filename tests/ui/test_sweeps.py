@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import PHONE, Visitor, violations
 from tests.ui.scripted import answer, listing
-from tests.ui.swept import sweep
+from tests.ui.swept import swept
 from tests.ui.test_everywhere import THEMES
 
 HERE = "/fine-tuning/sweeps"
+
+
+@pytest.fixture(scope="module")
+def sweep(stack: RunningStack) -> str:
+    return swept(stack)
 
 
 def test_no_sweeps_says_what_they_are_for(someone: Visitor) -> None:
@@ -19,12 +25,10 @@ def test_no_sweeps_says_what_they_are_for(someone: Visitor) -> None:
     expect(page.get_by_role("heading", name="No sweeps yet")).to_be_visible()
 
 
-def test_a_sweep_says_which_trial_was_best_and_what_the_gate_decided(someone: Visitor) -> None:
-    answer(someone.page, HERE, listing([sweep()]))
-    answer(someone.page, f"{HERE}/sweep-1", sweep())
+def test_a_sweep_says_which_trial_was_best_and_what_the_gate_decided(someone: Visitor, sweep: str) -> None:
     page = someone.open("sweeps")
-    expect(page.get_by_role("row", name="sweep-1")).to_contain_text("held")
-    page.get_by_role("link", name="sweep-1").press("Enter")
+    expect(page.get_by_role("row", name=sweep)).to_contain_text("12 of 12")
+    page.get_by_role("link", name=sweep).press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     best = page.get_by_role("region", name="Best: trial 0, held-out loss 2.100")
     expect(best).to_contain_text("The gate holds it.")
@@ -39,9 +43,8 @@ def test_a_sweep_says_which_trial_was_best_and_what_the_gate_decided(someone: Vi
     expect(rows.first.get_by_role("link")).to_have_attribute("href", "#/jobs/ftjob-11")
 
 
-def test_the_plots_say_by_keyboard_and_by_mouse_what_each_line_is(someone: Visitor) -> None:
-    answer(someone.page, f"{HERE}/sweep-1", sweep())
-    page = someone.open("sweeps/sweep-1")
+def test_the_plots_say_by_keyboard_and_by_mouse_what_each_line_is(someone: Visitor, sweep: str) -> None:
+    page = someone.open(f"sweeps/{sweep}")
     plot = page.get_by_role("slider", name="Settings and what came of them")
     plot.focus()
     page.keyboard.press("ArrowRight")
@@ -63,12 +66,11 @@ def test_the_plots_say_by_keyboard_and_by_mouse_what_each_line_is(someone: Visit
     expect(page.get_by_role("region", name="What matters")).to_contain_text("70.0 %")
 
 
-def test_a_thousand_trials_stay_quick(someone: Visitor) -> None:
-    answer(someone.page, f"{HERE}/sweep-1", sweep(1000))
-    page = someone.open("sweeps/sweep-1")
+def test_a_thousand_trials_stay_quick(someone: Visitor, stack: RunningStack) -> None:
+    page = someone.open(f"sweeps/{swept(stack, 1000)}")
     plot = page.get_by_role("slider", name="Settings and what came of them")
     expect(plot).to_be_visible()
-    assert page.evaluate("document.querySelectorAll('*').length") < 1500
+    assert page.evaluate("document.querySelectorAll('*').length") < 4000
     cpu = page.context.new_cdp_session(page)
     cpu.send("Performance.enable")
     before = task_seconds(cpu.send("Performance.getMetrics"))
@@ -84,11 +86,9 @@ def task_seconds(found: dict[str, list[dict[str, float]]]) -> float:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_axe_finds_nothing_and_a_phone_is_wide_enough(someone: Visitor, theme: str) -> None:
+def test_axe_finds_nothing_and_a_phone_is_wide_enough(someone: Visitor, sweep: str, theme: str) -> None:
     someone.page.emulate_media(color_scheme=theme)
-    answer(someone.page, HERE, listing([sweep()]))
-    answer(someone.page, f"{HERE}/sweep-1", sweep())
-    for place in ("sweeps", "sweeps/sweep-1"):
+    for place in ("sweeps", f"sweeps/{sweep}"):
         page = someone.open(place)
         page.locator("main table").first.wait_for()
         assert violations(page) == [], place

@@ -29,8 +29,8 @@ export function NewSweep() {
 }
 
 function Form({ schemas, models, adapters }) {
-  const schema = schemas.SweepRequest ?? schemas.SweepParameters;
-  const searched = fieldsOf(schemas.TrainRequest ?? schemas.SetupRequest, []).filter((one) => one.name in (schemas.FineTuningConfig?.properties ?? schemas.SetupRequest.properties));
+  const schema = schemas.SweepRequest;
+  const searched = fieldsOf(schemas.SweepConfig, []);
   const [draft, setDraft] = useStored(DRAFT, EMPTY);
   const [space, setSpace] = useStored("sweep-space", draftOf(schema.properties.space.default));
   const [budget, setBudget] = useStored("sweep-budget", {});
@@ -44,7 +44,8 @@ function Form({ schemas, models, adapters }) {
 
   const submit = async (event) => {
     event.preventDefault();
-    const body = { ...chosenOf(draft, models), space: spaceOf(space) };
+    const { model, ...chosen } = chosenOf(draft, models);
+    const body = { ...chosen, ...(model ? { config: { model_name: model } } : {}), space: spaceOf(space) };
     for (const field of fields) {
       const value = valueOf(field, budget[field.name]);
       if (value !== undefined) body[field.name] = value;

@@ -63,17 +63,18 @@ function Counts({ sweep }) {
   const of = (state) => sweep.trials.filter((one) => one.state === state).length;
   const shown = STATES.filter((state) => of(state) || state === "complete");
   return html`<dl class="figures" aria-label="Trials">
-    <div><dt>Trials</dt><dd>${count(sweep.trials.length)} <small>of ${count(sweep.parameters?.num_trials ?? sweep.num_trials)}</small></dd></div>
+    <div><dt>Trials</dt><dd>${count(sweep.trials.length)} <small>of ${count(sweep.num_trials)}</small></dd></div>
     ${shown.map((state) => html`<div key=${state}><dt>${labelOf(state)}</dt><dd>${count(of(state))}</dd></div>`)}
     <div><dt>Time of all trials</dt><dd>${duration(sweep.trials.reduce((sum, one) => sum + (one.seconds ?? 0), 0))}</dd></div>
   </dl>`;
 }
 
 function Best({ sweep }) {
-  const { number, value, params, version, decision } = sweep.best;
+  const { number, value, params, version, decision, model } = sweep.best;
   return html`<section class="card recommended" aria-labelledby="best-title">
     <h2 id="best-title">Best: trial ${number}, held-out loss ${figure(value)}</h2>
     <dl class="pairs">${Object.entries(params).map(([name, one]) => html`<dt key=${`${name}-t`}>${labelOf(name)}</dt><dd key=${name}>${valueWords(one)}</dd>`)}</dl>
+    ${!version && model && html`<p>Its weights are kept: <a href=${href("playground", { model })}>ask them</a>.</p>`}
     ${version && html`<p>Published as <a href=${href("adapters", sweep.adapter, { version })}>${sweep.adapter}@${version}</a>.</p>`}
     <${Decision} decision=${decision} />
   </section>`;

@@ -1,7 +1,6 @@
 // Searches for the best settings: the list, one by its link `#/sweeps/<id>`, and a new one at `#/sweeps/new`.
 import { Empty, Loading, Problem } from "../parts/feedback.js";
 import { ago, count, DASH, figure, time } from "../parts/format.js";
-import { GateMark } from "../parts/gate.js";
 import { html } from "../parts/html.js";
 import { usePages } from "../parts/loading.js";
 import { Progress } from "../parts/progress.js";
@@ -40,16 +39,14 @@ const COLUMNS = [
   { title: "Adapter", className: "break", cell: (one) => one.adapter },
   { title: "Status", cell: (one) => html`<${Status} of=${one.status} />` },
   { title: "Trials", cell: (one) => html`<${Trials} sweep=${one} />` },
-  { title: "Best loss", className: "numeric", cell: (one) => (one.best ? figure(one.best.value) : DASH) },
-  { title: "Version", cell: (one) => (one.best?.version ? html`${one.best.version} <${GateMark} decision=${one.best.decision} />` : DASH) },
+  { title: "Best loss", className: "numeric", cell: (one) => figure(one.best_loss) },
+  { title: "Version", className: "numeric", cell: (one) => (one.version ? html`<a href=${href("adapters", one.adapter, { version: one.version })}>${one.version}</a>` : DASH) },
   { title: "Created", className: "nowrap", cell: (one) => html`<time title=${time(one.created_at)}>${ago(one.created_at)}</time>` },
 ];
 
-function Trials({ sweep }) {
-  const all = sweep.parameters?.num_trials ?? sweep.num_trials;
-  const done = endedOf(sweep);
-  if (sweep.status !== "running" || !all) return done === null ? count(all) : `${count(done)} of ${count(all)}`;
-  return html`<${Progress} value=${(done ?? 0) / all} label=${`Progress of ${sweep.id}`}>${count(done ?? 0)} of ${count(all)}<//>`;
+function Trials({ sweep: { id, status, num_ended: ended, num_trials: all, error } }) {
+  const words = `${count(ended)} of ${count(all)}`;
+  if (error) return html`${words} <span class="field-error">${error.code}</span>`;
+  if (status !== "running") return words;
+  return html`<${Progress} value=${ended / all} label=${`Progress of ${id}`}>${words}<//>`;
 }
-
-const endedOf = ({ trials, progress }) => trials?.filter((one) => one.state !== "running").length ?? progress?.step ?? null;
