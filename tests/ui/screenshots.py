@@ -21,6 +21,15 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WINDOW = {"width": 1200, "height": 780}
 COLOURS = 96  # enough for pages; a picture then takes a quarter of the bytes
 TRAINING = {"adapter": "handbook", "num_epochs": 6, "max_length": 128, "batch_size": 8, "evaluation_interval_steps": 10}
+SETTINGS = {"FINETUNED_STORE_QUERIES": "true", "FINETUNED_EVALUATE_AFTER_TRAINING": "false"}
+SEARCH = {
+    "space": {
+        "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        "lora_rank": {"type": "choices", "values": [4, 8, 16]},
+    },
+    "config": {"model_name": "demo", "num_epochs": 2, "max_length": 128, "batch_size": 8},
+    "num_trials": 8,
+}
 
 
 def main() -> None:
@@ -30,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="finetuned-pictures-") as folder:
         data_dir = Path(folder) / "data"
         with (
-            running_stack(data_dir, Path(folder), FINETUNED_STORE_QUERIES="true") as stack,
+            running_stack(data_dir, Path(folder), **SETTINGS) as stack,
             launched(chromium) as browser,
         ):
             places = prepare(stack)
@@ -48,12 +57,19 @@ def prepare(stack: RunningStack) -> dict[str, str]:
     made = [stack.post("/fine-tuning/setup", document_ids=ids, **TRAINING, seed=seed) for seed in (0, 1)]
     for one in made:
         assert stack.wait(one["training_job_id"], timeout_seconds=900)["status"] == "succeeded"
+    asked = {"adapter": "handbook", "versions": [1, 2], "max_questions": 30, "max_new_tokens": 32}
+    evaluation = stack.post("/fine-tuning/evaluations", **asked)["job_id"]
+    assert stack.wait(evaluation, timeout_seconds=600)["status"] == "succeeded"
+    sweep = stack.post("/fine-tuning/sweeps", document_ids=ids, adapter="searched", **SEARCH)["job_id"]
+    assert stack.wait(sweep, timeout_seconds=900)["status"] == "succeeded"
     for question in ("How many days of leave do I get?", "Who founded the company?", "What is the wifi called?"):
         stack.ask(question, adapter="handbook", max_new_tokens=24)
     return {
         **{name: name for name in page_names()},
         "job": f"jobs/{made[0]['training_job_id']}",
         "adapter": "adapters/handbook",
+        "evaluation": f"evaluations/{evaluation}",
+        "sweep": f"sweeps/{sweep}",
     }
 
 
