@@ -9,11 +9,18 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from api.documents.schemas import Problem
 from api.jobs.schemas import Progress
 from shared.evaluation_parameters import MOST_COLUMNS, Backend, EvaluationParameters, Purpose
-from shared.evaluation_report import EvaluationReport, Recommendation
+from shared.evaluation_report import EvaluationReport, PairFigures, Recommendation, Source
 from shared.models import Job
 from shared.setup_parameters import ADAPTER_NAME
 
 MOST_QUESTION_FILES = 100
+# What says most of a column beside the first: the first of these that was measured.
+_TELLING: tuple[tuple[Source, str], ...] = (
+    ("held_out", "loss"),
+    ("questions", "f1"),
+    ("questions", "exact_match"),
+    ("held_out", "f1"),
+)
 _Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 _Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -107,6 +114,7 @@ class EvaluationItem(BaseModel):
     warnings: list[str]
     notes: list[str]
     recommendation: Recommendation | None
+    verdicts: list[PairFigures] = Field(description="For each column but the first, the pair that says most of it.")
     error: Problem | None
 
 
@@ -170,5 +178,15 @@ def _described(job: Job, report: EvaluationReport | None) -> dict[str, Any]:
         "warnings": [] if report is None else list(report.warnings),
         "notes": [] if report is None else list(report.notes),
         "recommendation": None if report is None else report.recommendation,
+        "verdicts": [] if report is None else _verdicts(report),
         "error": problem,
     }
+
+
+def _verdicts(report: EvaluationReport) -> list[PairFigures]:
+    found: dict[str, PairFigures] = {}
+    for source, metric in _TELLING:
+        for pair in report.pairs:
+            if (pair.source, pair.metric) == (source, metric):
+                found.setdefault(pair.candidate, pair)
+    return [found[label] for label in dict.fromkeys(one.candidate for one in report.pairs) if label in found]

@@ -34,6 +34,7 @@ def test_an_evaluation_says_what_is_better_and_how_sure_that_is(someone: Visitor
     page = someone.open("evaluations")
     row = page.get_by_role("row").filter(has=page.locator(f"a[href='#/evaluations/{evaluation}']"))
     expect(row).to_contain_text("1 warning")
+    expect(row).to_contain_text("handbook@1 better")
     row.get_by_role("link").first.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Evaluation of handbook")
     expect(page.get_by_role("heading", level=1)).to_be_focused()

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import Visitor, violations
+from tests.ui.evaluated import evaluated, report
 from tests.ui.scripted import answer, listing
 from tests.ui.swept import DECISION
 
@@ -39,10 +41,15 @@ ADAPTER: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def evaluation(stack: RunningStack) -> str:
+    """What was found of version 1."""
+    return evaluated(stack, report())
+
+
 @pytest.fixture
-def held(someone: Visitor) -> Page:
+def held(someone: Visitor, evaluation: str) -> Page:
     answer(someone.page, HERE, ADAPTER)
-    answer(someone.page, "/fine-tuning/evaluations", listing([]))
     return someone.page
 
 
@@ -65,6 +72,9 @@ def test_a_held_version_says_why_and_is_promoted_all_the_same(someone: Visitor, 
     row = history.get_by_role("row").nth(1)
     expect(row).to_contain_text(DECISION["reason"])
     expect(row).to_contain_text("Against version 1: 2.100 to 2.090, difference +0.010 (−0.040 to +0.060), n 120")
+    found = page.get_by_role("table", name="Versions").get_by_role("row").nth(2)
+    expect(found).to_contain_text("better")
+    expect(found.get_by_role("link", name="Loss beside base")).to_be_visible()
     assert violations(page) == []
     button = page.get_by_role("button", name="Promote all the same version 2")
     button.press("Enter")

@@ -34,7 +34,7 @@ export function Evaluation({ id }) {
       <${Problem} error=${evaluation.error} title="This evaluation failed" />
       <${Lost} connection=${connection} />
       ${chain.data && !(hasEnded && evaluation.report) && html`<${Chain} jobs=${chain.data} />`}
-      ${evaluation.report ? html`<${Report} id=${id} report=${evaluation.report} />` : !hasEnded && html`<p class="muted">${BEFORE_ITS_REPORT}</p>`}
+      ${evaluation.report ? html`<${Report} id=${id} report=${evaluation.report} verdicts=${evaluation.verdicts} />` : !hasEnded && html`<p class="muted">${BEFORE_ITS_REPORT}</p>`}
       ${evaluation.report ? html`<details><summary>How it was measured</summary>${chain.data && html`<${Chain} jobs=${chain.data} />`}<${Events} log=${log} /></details>` : html`<${Events} log=${log} />`}
     `}
   `;
@@ -65,12 +65,12 @@ function Head({ id, evaluation, onDone }) {
   </div>`;
 }
 
-function Report({ id, report }) {
+function Report({ id, report, verdicts }) {
   const { recommendation, warnings, notes } = report;
   return html`
     ${recommendation && html`<${Recommendation} of=${recommendation} />`}
     ${warnings.length > 0 && html`<section class="warn-box" aria-label="Warnings"><h2>${plural(warnings.length, "warning")}</h2><ul class="plain-list">${warnings.map((one) => html`<li key=${one} class="break">${one}</li>`)}</ul></section>`}
-    <${Pairs} id=${id} report=${report} />
+    <${Pairs} id=${id} report=${report} verdicts=${verdicts} />
     <${Figures} report=${report} />
     <${Costs} costs=${report.costs} />
     ${notes.length > 0 && html`<section class="card" aria-labelledby="notes-title"><h2 id="notes-title">Notes</h2><ul class="plain-list">${notes.map((one) => html`<li key=${one} class="break">${one}</li>`)}</ul></section>`}

@@ -4,6 +4,7 @@ import { Field } from "../parts/field.js";
 import { ago, count, DASH, plural, time } from "../parts/format.js";
 import { html } from "../parts/html.js";
 import { usePages } from "../parts/loading.js";
+import { Verdict } from "../parts/pairs.js";
 import { Status } from "../parts/status.js";
 import { Pager, Table } from "../parts/table.js";
 import { href, useQuery } from "../routes.js";
@@ -52,11 +53,12 @@ const COLUMNS = [
 
 /** What came of it, in a few words. */
 function Short({ evaluation }) {
-  const { error, recommendation, warnings, status } = evaluation;
+  const { error, recommendation, verdicts, warnings, status } = evaluation;
   if (error) return html`<span class="field-error">${error.code}</span>`;
   if (status !== "succeeded") return html`<span class="muted">${DASH}</span>`;
   return html`<div>
     ${recommendation && html`<strong>${recommendation.choice}</strong>`}
+    ${verdicts?.map((one) => html`<div key=${one.candidate} class="small break">${one.candidate} <${Verdict} of=${one.verdict} /></div>`)}
     ${warnings?.length > 0 && html`<div class="small" title=${warnings.join(" ")}><span class="status warn">${count(warnings.length)} ${plural(warnings.length, "warning").replace(/^\S+ /, "")}</span></div>`}
   </div>`;
 }

@@ -5,7 +5,7 @@ import { Loading, Problem } from "./feedback.js";
 import { Field } from "./field.js";
 import { html, useState } from "./html.js";
 import { all, useLoaded } from "./loading.js";
-import { mainPair, metricOf } from "./metrics.js";
+import { metricOf } from "./metrics.js";
 import { Verdict } from "./pairs.js";
 import { go, href } from "../routes.js";
 
@@ -58,11 +58,9 @@ export function useVerdicts(name) {
   const load = async (signal) => {
     const { data } = await get("/fine-tuning/evaluations", { adapter: name, limit: LATEST }, signal);
     const found = {};
-    for (const item of data.filter((one) => one.status === "succeeded")) {
-      const wanted = item.columns.filter((label) => label.startsWith(`${name}@`) && !(label in found));
-      if (!wanted.length) continue;
-      const { report } = await get(`/fine-tuning/evaluations/${item.id}`, {}, signal);
-      for (const label of wanted) found[label] = { id: item.id, pair: report && mainPair(report.pairs, label) };
+    for (const { id, status, columns, verdicts } of data) {
+      if (status !== "succeeded") continue;
+      for (const label of columns) found[label] ??= { id, pair: verdicts?.find((one) => one.candidate === label) ?? null };
     }
     return found;
   };

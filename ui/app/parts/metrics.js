@@ -60,14 +60,3 @@ export function difference(metric, { value, low, high }) {
 export function pairWords({ metric, difference: interval }) {
   return `${metricOf(metric).name} ${difference(metric, interval)}, over ${plural(interval.num_examples, "example")}`;
 }
-
-/** The pair that says most of a candidate: of the questions the answers' F1, of what was held out the loss. */
-export function mainPair(pairs, candidate) {
-  const wanted = [["held_out", "loss"], ["questions", "f1"], ["questions", "exact_match"], ["held_out", "f1"], ["questions", "loss"]];
-  const own = pairs.filter((one) => one.candidate === candidate);
-  for (const [source, metric] of wanted) {
-    const found = own.find((one) => one.source === source && one.metric === metric);
-    if (found) return found;
-  }
-  return own[0] ?? null;
-}

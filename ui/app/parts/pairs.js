@@ -1,28 +1,27 @@
 // What an evaluation says of each column beside the first one: a sentence a measure, and its verdict.
 import { html } from "./html.js";
-import { mainPair, metricOf, pairWords, SOURCES, VERDICTS } from "./metrics.js";
+import { metricOf, pairWords, SOURCES, VERDICTS } from "./metrics.js";
 import { Status } from "./status.js";
 import { href } from "../routes.js";
 
 /** A verdict as a coloured word. */
 export const Verdict = ({ of }) => html`<${Status} of=${of} kind=${VERDICTS[of] ?? "calm"} />`;
 
-export function Pairs({ id, report }) {
+export function Pairs({ id, report, verdicts }) {
   const candidates = [...new Set(report.pairs.map((one) => one.candidate))];
   if (!candidates.length) return null;
   return html`<section class="stack" aria-labelledby="pairs-title">
     <h2 id="pairs-title">Beside ${report.baseline}</h2>
-    <div class="columns">${candidates.map((one) => html`<${Candidate} key=${one} id=${id} baseline=${report.baseline} candidate=${one} pairs=${report.pairs} />`)}</div>
+    <div class="columns">${candidates.map((one) => html`<${Candidate} key=${one} id=${id} baseline=${report.baseline} candidate=${one} pairs=${report.pairs} first=${verdicts?.find((pair) => pair.candidate === one)} />`)}</div>
   </section>`;
 }
 
-function Candidate({ id, baseline, candidate, pairs }) {
+function Candidate({ id, baseline, candidate, pairs, first }) {
   const own = pairs.filter((one) => one.candidate === candidate);
-  const first = mainPair(pairs, candidate);
   const shown = own.filter((one) => metricOf(one.metric).isMain);
   const others = own.filter((one) => !metricOf(one.metric).isMain);
   return html`<article class="card pair" aria-label=${`${candidate} beside ${baseline}`}>
-    <header><h3 class="break">${candidate}</h3><span class="row small"><span class="muted">by its ${metricOf(first.metric).name.toLowerCase()}</span><${Verdict} of=${first.verdict} /></span></header>
+    <header><h3 class="break">${candidate}</h3>${first && html`<span class="row small"><span class="muted">by its ${metricOf(first.metric).name.toLowerCase()}</span><${Verdict} of=${first.verdict} /></span>`}</header>
     <${Sentences} pairs=${shown} />
     ${others.length > 0 && html`<details><summary>Length, speed and the rest</summary><${Sentences} pairs=${others} /></details>`}
     <div><a class="button small" aria-label=${`${candidate} and ${baseline}: answers side by side`} href=${href("evaluations", id, "comparison", { baseline, candidate })}>Answers side by side</a></div>
