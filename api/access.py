@@ -87,6 +87,8 @@ SCOPES: Mapping[Route, Scope | Public] = {
     # What was trained
     ("GET", "/fine-tuning/adapters"): _READ,
     ("GET", "/fine-tuning/adapters/{name}"): _READ,
+    ("GET", "/fine-tuning/adapters/{name}/policy"): _READ,
+    ("PUT", "/fine-tuning/adapters/{name}/policy"): _TRAIN,
     ("POST", "/fine-tuning/adapters/{name}/promote"): _TRAIN,
     ("POST", "/fine-tuning/adapters/{name}/rollback"): _TRAIN,
     ("POST", "/fine-tuning/adapters/{name}/import"): _TRAIN,

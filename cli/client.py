@@ -109,6 +109,13 @@ class Client:
         """One adapter with its versions and the moves of its alias."""
         return self._call("GET", f"/fine-tuning/adapters/{_segment(name)}")
 
+    def policy(self, name: str) -> Json:
+        """Which new versions of an adapter go live."""
+        return self._call("GET", f"/fine-tuning/adapters/{_segment(name)}/policy")
+
+    def set_policy(self, name: str, policy: Json) -> Json:
+        return self._call("PUT", f"/fine-tuning/adapters/{_segment(name)}/policy", json=policy)
+
     def promote(self, name: str, version: int) -> Json:
         return self._call("POST", f"/fine-tuning/adapters/{_segment(name)}/promote", json={"version": version})
 

@@ -27,12 +27,16 @@ from api.adapters.schemas import (
 from api.creation import Creation
 from api.dependencies import AppServices, Id, Project, ReadSession, WriteSession
 from api.pagination import Listing, Paging, listing
+from api.services import Services
 from api.upload_limits import LimitedUpload
 from shared.models import Adapter, AdapterVersion
+from shared.promotion_policy import PromotionPolicy
 from shared.repositories.adapters import AdapterRepository
+from shared.setup_parameters import ADAPTER_NAME
 
 router = APIRouter(prefix="/fine-tuning/adapters", tags=["adapters"])
 
+Name = Annotated[str, Path(pattern=ADAPTER_NAME)]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
@@ -40,35 +44,58 @@ VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 def list_adapters(
     page: Paging,
     session: ReadSession,
+    services: AppServices,
     project: Project,
     prefix: Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$", description="How the names begin.")] = "",
 ) -> Listing[AdapterAnswer]:
     """Adapters by name; the cursor is a name."""
     adapters = AdapterRepository(session)
     rows = adapters.page(project, after=page.after, limit=page.limit, prefix=prefix)
-    return listing(rows, page.limit, lambda one: adapter_answer(one, adapters.versions(one)), lambda one: one.name)
+    default = services.settings.promotion
+    return listing(
+        rows, page.limit, lambda one: adapter_answer(one, adapters.versions(one), default), lambda one: one.name
+    )
 
 
 @router.get("/{name}")
-def get_adapter(name: Id, session: ReadSession, project: Project) -> AdapterDetail:
+def get_adapter(name: Id, session: ReadSession, services: AppServices, project: Project) -> AdapterDetail:
     """One adapter: its versions with metrics, configuration and lineage, and the history of its promotions."""
-    return _detail(session, AdapterRepository(session).get(project, name))
+    return _detail(session, services, AdapterRepository(session).get(project, name))
+
+
+@router.get("/{name}/policy")
+def get_policy(name: Name, session: ReadSession, services: AppServices, project: Project) -> PromotionPolicy:
+    """Which new versions of the name go live; it need not have one yet."""
+    return AdapterRepository(session).policy(project, name, services.settings.promotion)
+
+
+@router.put("/{name}/policy")
+def put_policy(name: Name, policy: PromotionPolicy, session: WriteSession, project: Project) -> PromotionPolicy:
+    """For the versions to come, also before the first; `live` stays where it is."""
+    AdapterRepository(session).set_policy(project, name, policy)
+    return policy
 
 
 @router.post("/{name}/promote")
-def promote_version(name: Id, request: PromoteRequest, session: WriteSession, project: Project) -> AdapterDetail:
-    """Makes a version live: the next answer comes from it."""
+def promote_version(
+    name: Id, request: PromoteRequest, session: WriteSession, services: AppServices, project: Project
+) -> AdapterDetail:
+    """Makes a version live, also one that the gate has held: the next answer comes from it."""
     adapters = AdapterRepository(session)
-    return _detail(session, adapters.promote(project, name, request.version, request.reason, request.actor))
+    return _detail(session, services, adapters.promote(project, name, request.version, request.reason, request.actor))
 
 
 @router.post("/{name}/rollback")
 def roll_back(
-    name: Id, session: WriteSession, project: Project, request: RollbackRequest | None = None
+    name: Id,
+    session: WriteSession,
+    services: AppServices,
+    project: Project,
+    request: RollbackRequest | None = None,
 ) -> AdapterDetail:
     """Makes the version live that was live before."""
     request = request or RollbackRequest()
-    return _detail(session, AdapterRepository(session).rollback(project, name, request.reason, request.actor))
+    return _detail(session, services, AdapterRepository(session).rollback(project, name, request.reason, request.actor))
 
 
 @router.post("/{name}/import", status_code=202, openapi_extra=IMPORT_BODY, dependencies=[LimitedUpload])
@@ -111,11 +138,11 @@ def delete_version(
     return DeletedVersion(adapter=name, version=number)
 
 
-def _detail(session: Session, adapter: Adapter) -> AdapterDetail:
+def _detail(session: Session, services: Services, adapter: Adapter) -> AdapterDetail:
     adapters = AdapterRepository(session)
     versions = adapters.versions(adapter)
     return AdapterDetail(
-        **adapter_answer(adapter, versions).model_dump(),
+        **adapter_answer(adapter, versions, services.settings.promotion).model_dump(),
         versions=[_version(session, one, is_live=one.number == adapter.live_number) for one in versions],
         history=[promotion_answer(move) for move in adapters.history(adapter)],
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from shared.models import Adapter, AdapterVersion, Dataset, Document, Promotion
+from shared.promotion_policy import GateDecision, PromotionMode, PromotionPolicy
 
 # Texts that are kept; not every database takes the character 0.
 Reason = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
@@ -22,6 +23,7 @@ class AdapterAnswer(BaseModel):
     live_version: int | None
     model: str | None
     num_versions: int
+    policy: PromotionPolicy
     created_at: int
 
 
@@ -77,13 +79,15 @@ class VersionAnswer(BaseModel):
 
 
 class PromotionAnswer(BaseModel):
-    """One move of the alias `live`: who moved it, and why. `action`: publish, promote, rollback or delete."""
+    """One move of the alias `live`: who moved it, and why. `action`: publish, promote, rollback or delete; or hold: a
+    new version was published and did not become live. `decision` is what the gate found, where it decided."""
 
     action: str
     from_version: int | None
     to_version: int | None
     reason: str
     actor: str | None
+    decision: GateDecision | None
     created_at: int
 
 
@@ -138,12 +142,14 @@ class DeletedVersion(BaseModel):
     deleted: Literal[True] = True
 
 
-def adapter_answer(adapter: Adapter, versions: Sequence[AdapterVersion]) -> AdapterAnswer:
+def adapter_answer(adapter: Adapter, versions: Sequence[AdapterVersion], default: PromotionMode) -> AdapterAnswer:
+    """`default`: the mode of the settings."""
     return AdapterAnswer(
         name=adapter.name,
         live_version=adapter.live_number,
         model=next((one.base_model for one in versions if one.number == adapter.live_number), None),
         num_versions=len(versions),
+        policy=PromotionPolicy.of(None, adapter.promotion_policy, default),
         created_at=int(adapter.created_at),
     )
 
@@ -185,6 +191,7 @@ def promotion_answer(move: Promotion) -> PromotionAnswer:
         to_version=move.to_number,
         reason=move.reason,
         actor=move.actor,
+        decision=None if move.decision is None else GateDecision.model_validate(move.decision),
         created_at=int(move.created_at),
     )
 

@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 
 from api.creation import Created
 from api.fine_tuning.schemas import SetupAnswer, SetupRequest, TrainAnswer, TrainRequest, config_of
+from api.fine_tuning_jobs.requests import LoraOptions
 from api.validation import validated
 from shared.base_models import check_allowed
 from shared.errors import InvalidRequest, NoDocuments, NothingToLearn, SetupFailed
 from shared.models import Job
+from shared.promotion_policy import PARAMETER as PROMOTION
 from shared.question_files import QUESTIONS
 from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
@@ -25,7 +27,9 @@ def create_setup(session: Session, project: str, settings: Settings, request: Se
     """The setup job and, unless the client does not want it, the training job that waits for it."""
     parameters = setup_parameters(session, project, settings, request)
     job = add_setup(session, project, parameters)
-    training = add_training(session, job, parameters.adapter, parameters.config) if request.train else None
+    training = None
+    if request.train:
+        training = add_training(session, job, parameters.adapter, parameters.config, promotion_in(request))
     answer = SetupAnswer(job_id=job.id, training_job_id=training.id if training else None, status=job.status)
     return Created(answer, job)
 
@@ -59,7 +63,7 @@ def create_training(session: Session, project: str, request: TrainRequest) -> Cr
     inherited = {"model_name": made.config.model_name, "max_length": made.config.max_length}
     config = FineTuningConfig.model_validate({**inherited, **config_of(request)})
     _check_method(setup, config)
-    job = add_training(session, setup, request.adapter or made.adapter, config)
+    job = add_training(session, setup, request.adapter or made.adapter, config, promotion_in(request))
     return Created(TrainAnswer(job_id=job.id, status=job.status), job)
 
 
@@ -84,6 +88,11 @@ def add_training(
         **(more or {}),
     }
     return JobRepository(session).create(setup.project_id, "training", parameters, waits_for=setup.id)
+
+
+def promotion_in(request: SetupRequest | TrainRequest | LoraOptions | None) -> dict[str, Any]:
+    """What goes into the training's parameters, if the client says whether its version goes live."""
+    return {} if request is None or request.promotion is None else {PROMOTION: request.promotion}
 
 
 def _check_method(setup: Job, config: FineTuningConfig) -> None:

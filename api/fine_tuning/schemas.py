@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.answers.summary import AnswersSummary
 from api.quality.schemas import QualityAnswer
+from shared.promotion_policy import PromotionMode
 from shared.setup_parameters import ADAPTER_NAME
 from shared.training_config import FineTuningConfig
 
@@ -23,6 +24,9 @@ def inherited_defaults_left_out(schema: dict[str, Any]) -> None:
     schema["properties"]["max_length"].pop("default", None)
 
 
+Promotion = Annotated[
+    PromotionMode | None, Field(description="Whether the new version goes live; default: by the adapter's policy.")
+]
 DocumentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -43,6 +47,7 @@ class SetupRequest(FineTuningConfig):
     chunk_overlap: int = Field(0, description="Tokens that a chunk repeats of the one before.")
     validation_split: float = Field(0.1, description="The share that is held out to measure the loss on.")
     train: bool = Field(True, description="Whether a training job is to follow.")
+    promotion: Promotion = None
 
     @model_validator(mode="after")
     def _one_model(self) -> SetupRequest:
@@ -62,6 +67,7 @@ class TrainRequest(FineTuningConfig):
 
     setup_job_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     adapter: str | None = Field(None, pattern=ADAPTER_NAME, description="Default: the setup's.")
+    promotion: Promotion = None
 
 
 class SetupAnswer(BaseModel):

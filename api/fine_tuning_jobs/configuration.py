@@ -10,7 +10,7 @@
 | `integrations` of the type `wandb` | the tracker `wandb` |
 | `validation_file` | `validation_document_ids`; without one nothing is held out, unless `lora` asks for it |
 | `suffix` | the adapter's name, white space as `-`; `default` where it is left out |
-| `lora` | every other field of `FineTuningConfig`, and the setup's `chunk_size`, `chunk_overlap`, `validation_split` |
+| `lora` | our other fields: of `FineTuningConfig`, `promotion`, and `chunk_size`, `chunk_overlap`, `validation_split` |
 
 What is said twice, by a hyperparameter and under `lora`, is refused.
 """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from api.creation import Created
-from api.fine_tuning.creating import add_setup, add_training, check_model
+from api.fine_tuning.creating import add_setup, add_training, check_model, promotion_in
 from api.fine_tuning_jobs.configuration import setup_parameters, shown
 from api.fine_tuning_jobs.requests import CreateRequest
 from api.fine_tuning_jobs.schemas import FineTuningJob, job_answer
@@ -31,7 +31,7 @@ def create_fine_tuning_job(
     _check_files(session, project, request)
     parameters = setup_parameters(request, model)
     setup = add_setup(session, project, parameters)
-    asked = {PARAMETER: shown(request, parameters).stored()}
+    asked = {PARAMETER: shown(request, parameters).stored(), **promotion_in(request.lora)}
     training = add_training(session, setup, parameters.adapter, parameters.config, asked)
     return Created(job_answer(FineTuning(training, setup)), setup)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from shared.promotion_policy import PromotionMode
 from shared.setup_parameters import SetupParameters
 from shared.training_config import FineTuningConfig
 
@@ -128,6 +129,7 @@ class LoraOptions(FineTuningConfig):
 
     model_config = ConfigDict(json_schema_extra=_as_lora_takes_it)
 
+    promotion: PromotionMode | None = Field(None, description="Whether the new version goes live.")
     chunk_size: int | None = Field(None, ge=8, le=131_072)
     chunk_overlap: int = Field(0, ge=0, le=131_072)
     validation_split: float = Field(

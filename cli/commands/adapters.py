@@ -8,7 +8,7 @@ import typer
 
 from cli.client import Json
 from cli.commands.completion import adapter_names
-from cli.commands.options import AdapterName, AsJson, open_client
+from cli.commands.options import AdapterName, AsJson, Mode, open_client
 from cli.output import number, print_json, print_line, print_table, when
 
 
@@ -45,6 +45,39 @@ def rollback(name: AdapterName, as_json: AsJson = False) -> None:
         _show_live(client.rollback(name), as_json)
 
 
+def policy(
+    name: AdapterName,
+    mode: Annotated[
+        Mode | None, typer.Option(help="manual: by hand alone; always; if_better: by the held-out loss.")
+    ] = None,
+    min_improvement: Annotated[float | None, typer.Option(min=0.0, help="Nats a token that it must be better.")] = None,
+    min_examples: Annotated[int | None, typer.Option(min=1, help="With fewer, the losses alone decide.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which new versions of an adapter go live, or say so."""
+    given = {"mode": mode, "min_improvement": min_improvement, "min_examples": min_examples}
+    wanted = {field: value for field, value in given.items() if value is not None}
+    with open_client() as client:
+        found = client.policy(name)
+        if wanted:
+            found = client.set_policy(name, found | wanted)
+    if as_json:
+        print_json(found)
+    else:
+        print_line(_policy_words(name, found))
+
+
+def _policy_words(name: str, found: Json) -> str:
+    if found["mode"] == "manual":
+        return f"{name}: new versions are promoted by hand (manual)."
+    if found["mode"] == "always":
+        return f"{name}: every new version goes live (always)."
+    rivals = " and of ".join({"base": "the base model", "live": "the live version"}[one] for one in found["against"])
+    by = f" by {found['min_improvement']:g} nats a token" if found["min_improvement"] else ""
+    of = f" than that of {rivals}" if rivals else ""
+    return f"{name}: a new version goes live if its held-out loss is lower{by}{of} (if_better)."
+
+
 def _show_live(adapter: Json, as_json: bool) -> None:
     if as_json:
         print_json(adapter)
@@ -61,10 +94,13 @@ def _show_adapters(found: list[Json]) -> None:
 
 
 def _show_versions(adapter: Json) -> None:
+    moved = {move["to_version"] for move in adapter["history"] if move["action"] != "hold"}
+    made_here = {one["version"] for one in adapter["versions"] if one["lineage"]["imported"] is None}
+    held = made_here - moved
     rows = [
         (
             f"{adapter['name']}@{one['version']}",
-            "broken" if one["broken_reason"] else "live" if one["live"] else "",
+            "broken" if one["broken_reason"] else "live" if one["live"] else "held" if one["version"] in held else "",
             one["model"],
             number(one["metrics"].get("validation_loss")),
             when(one["created_at"]),

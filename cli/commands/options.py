@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +10,7 @@ from cli.client import Client
 from cli.commands.completion import adapter_names, job_ids
 from cli.settings import client_settings
 
+Mode = Literal["manual", "always", "if_better"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JobId = Annotated[
     str, typer.Argument(metavar="ID", help="The job's id, as `finetuned jobs` shows it.", autocompletion=job_ids)

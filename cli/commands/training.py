@@ -11,7 +11,7 @@ from rich.console import Console
 from cli.client import Client, Json
 from cli.commands.completion import adapter_names
 from cli.commands.documents import upload_for_training
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, Mode, open_client
 from cli.errors import INTERRUPTED
 from cli.following import follow, succeeded, view_for
 from cli.output import note, print_json, print_line
@@ -30,6 +30,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of an example.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the LoRA matrices.")] = None,
+    promotion: Annotated[
+        Mode | None, typer.Option(help="Whether the version goes live; default: by the adapter's policy.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and do not wait for them.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +45,7 @@ def train(
         "batch_size": batch_size,
         "max_length": max_length,
         "lora_rank": rank,
+        "promotion": promotion,
     }
     with open_client() as client:
         if files:
@@ -77,8 +81,15 @@ def _show_published(result: Json, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    print_line(f"{result['adapter']}@{result['version']} is live.")
+    version = f"{result['adapter']}@{result['version']}"
+    is_held = result.get("promoted") is False
+    print_line(f"{version} is published and not live." if is_held else f"{version} is live.")
+    if is_held:
+        print_line(result["decision"]["reason"])
     metrics = result.get("metrics", {})
     if metrics.get("base_loss") is not None and metrics.get("validation_loss") is not None:
         print_line(f"Held-out loss: {metrics['base_loss']:.3f} before, {metrics['validation_loss']:.3f} after.")
+    if is_held:
+        print_line(f"Make it live all the same: finetuned promote {result['adapter']} {result['version']}")
+        return
     print_line(f'Ask it: finetuned ask "…" --adapter {result["adapter"]}')

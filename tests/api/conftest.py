@@ -20,6 +20,7 @@ from api.main import create_app
 from shared import migrations
 from shared.database import Database
 from shared.models import AdapterVersion
+from shared.promotion_policy import GateDecision
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import Claim, JobRepository
 from shared.repositories.workers import WorkerRepository
@@ -112,11 +113,12 @@ def claim(database: Database, kind: str) -> Claim:
     return claimed
 
 
-def publish(database: Database, name: str, **values: object) -> AdapterVersion:
-    """Enters a version of the adapter `name`, which is then live."""
+def publish(database: Database, name: str, decision: GateDecision | None = None, **values: object) -> AdapterVersion:
+    """Enters a version of the adapter `name`, which is then live, unless the gate decided otherwise."""
     made = {"id": f"version-{name}-{len(values)}", "base_model": "demo", "metrics": {}, "config": {}, "size_bytes": 1}
     with database.write() as session:
-        return AdapterRepository(session).publish("default", name, AdapterVersion(**{**made, **values}))
+        version = AdapterVersion(**{**made, **values})
+        return AdapterRepository(session).publish("default", name, version, decision=decision)
 
 
 Upload = Callable[..., str]

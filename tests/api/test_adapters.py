@@ -5,6 +5,7 @@ from fastapi.testclient import TestClient
 
 from shared.database import Database
 from shared.models import Dataset
+from shared.promotion_policy import PromotionPolicy, decide
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
@@ -109,3 +110,65 @@ def test_a_deleted_version_is_gone_with_its_files(two_versions: TestClient, sett
     assert not folder.exists()
     assert list((settings.data_dir / "staging").iterdir()) == []
     assert [one["version"] for one in two_versions.get("/fine-tuning/adapters/handbook").json()["versions"]] == [2]
+
+
+def test_a_policy_is_set_before_the_first_version_and_shown_with_the_adapter(
+    client: TestClient, rows: Database
+) -> None:
+    default = client.get("/fine-tuning/adapters/handbook/policy").json()
+    assert default == {"mode": "if_better", "min_improvement": 0.0, "min_examples": 20, "against": ["base", "live"]}
+    wanted = {"mode": "manual", "min_improvement": 0.1, "min_examples": 5, "against": ["base"]}
+    assert client.put("/fine-tuning/adapters/handbook/policy", json=wanted).json() == wanted
+    assert client.get("/fine-tuning/adapters/handbook/policy").json() == wanted
+    assert client.get("/fine-tuning/adapters/handbook").status_code == 404
+    publish(rows, "handbook")
+    assert client.get("/fine-tuning/adapters/handbook").json()["policy"] == wanted
+    assert client.get("/fine-tuning/adapters").json()["data"][0]["policy"] == wanted
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "sometimes"}, {"min_improvement": -1}, {"against": ["rag"]}, {"more": 1}])
+def test_a_policy_that_makes_no_sense_is_refused(client: TestClient, wrong: dict[str, object]) -> None:
+    assert client.put("/fine-tuning/adapters/handbook/policy", json=wrong).status_code == 422
+    assert client.put("/fine-tuning/adapters/no%20name/policy", json={}).status_code == 422
+
+
+def test_a_held_version_stands_in_the_history_and_is_promoted_by_hand(client: TestClient, rows: Database) -> None:
+    publish(rows, "handbook", decision=decide(PromotionPolicy(mode="always")))
+    publish(rows, "handbook", id="version-2", decision=decide(PromotionPolicy(mode="manual")))
+    adapter = client.get("/fine-tuning/adapters/handbook").json()
+    assert adapter["live_version"] == 1
+    assert adapter["num_versions"] == 2
+    held, first = adapter["history"]
+    assert (held["action"], held["from_version"], held["to_version"]) == ("hold", 1, 1)
+    assert held["reason"].startswith("version 2: ")
+    assert (held["decision"]["is_promoted"], first["decision"]["is_promoted"]) == (False, True)
+    assert client.post("/fine-tuning/adapters/handbook/rollback").status_code == 409
+    promoted = client.post("/fine-tuning/adapters/handbook/promote", json={"version": 2}).json()
+    assert (promoted["live_version"], promoted["history"][0]["decision"]) == (2, None)
+    assert client.post("/fine-tuning/adapters/handbook/rollback").json()["live_version"] == 1
+
+
+def test_a_first_version_that_lost_is_not_live_and_is_not_asked_by_the_adapters_name(
+    client: TestClient, rows: Database
+) -> None:
+    publish(rows, "handbook", decision=decide(PromotionPolicy(mode="manual")))
+    adapter = client.get("/fine-tuning/adapters/handbook").json()
+    assert (adapter["live_version"], adapter["model"], adapter["num_versions"]) == (None, None, 1)
+    assert client.get("/fine-tuning/status").json()["trained"] is False
+    assert client.get("/v1/models/handbook").status_code == 404
+
+
+@pytest.mark.parametrize("wanted", ["manual", "always", "if_better"])
+def test_a_training_is_told_whether_its_version_goes_live(
+    client: TestClient, rows: Database, upload: Upload, wanted: str
+) -> None:
+    document = upload(name="handbook.md")
+    made = client.post("/fine-tuning/setup", json={"promotion": wanted, "model": "demo"}).json()
+    setup_id = made["job_id"]
+    again = client.post("/fine-tuning/train", json={"setup_job_id": setup_id, "promotion": wanted}).json()["job_id"]
+    with rows.read() as session:
+        jobs = JobRepository(session)
+        for job_id in (made["training_job_id"], again):
+            assert jobs.get("default", job_id).parameters["promotion"] == wanted
+    assert document
+    assert client.post("/fine-tuning/setup", json={"promotion": "maybe"}).status_code == 422

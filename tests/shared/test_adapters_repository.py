@@ -10,6 +10,7 @@ from shared.database import Database
 from shared.errors import AdapterNotFound, IllegalTransition, VersionInUse, VersionNotFound
 from shared.ids import new_id
 from shared.models import AdapterVersion
+from shared.promotion_policy import PromotionMode, PromotionPolicy, decide
 from shared.repositories.adapters import AdapterRepository
 
 
@@ -27,6 +28,47 @@ def live(database: Database, name: str = "handbook") -> int | None:
 def test_a_published_version_is_live_and_the_next_number(database: Database) -> None:
     assert [publish(database), publish(database)] == [1, 2]
     assert live(database) == 2
+
+
+def test_a_held_version_moves_nothing_and_no_rollback_goes_to_it(database: Database) -> None:
+    def hold(mode: PromotionMode) -> int:
+        version = AdapterVersion(id=new_id("version-"), base_model="demo", metrics={}, config={}, size_bytes=1)
+        with database.write() as session:
+            decision = decide(PromotionPolicy(mode=mode))
+            return AdapterRepository(session).publish("default", "handbook", version, decision=decision).number
+
+    assert hold("manual") == 1
+    with database.read() as session:
+        assert AdapterRepository(session).get("default", "handbook").live_number is None
+    assert hold("always") == 2
+    assert publish(database) == 3
+    assert hold("manual") == 4
+    assert live(database) == 3
+    with database.write() as session:
+        adapters = AdapterRepository(session)
+        adapter = adapters.get("default", "handbook")
+        assert [one.number for one in adapters.earlier(adapter)] == [2]
+        assert [move.action for move in adapters.history(adapter)] == ["hold", "publish", "publish", "hold"]
+        assert [move.decision is None for move in adapters.history(adapter)] == [False, True, False, False]
+        found = adapters.live_version("default", "handbook")
+        assert found is not None
+        assert found.number == 3
+        assert adapters.live_version("default", "nobody") is None
+        assert adapters.rollback("default", "handbook", "worse").live_number == 2
+        with pytest.raises(IllegalTransition):
+            adapters.rollback("default", "handbook", "again")
+
+
+def test_a_policy_waits_for_the_first_version_and_is_not_an_adapter_by_itself(database: Database) -> None:
+    with database.write() as session:
+        adapters = AdapterRepository(session)
+        assert adapters.policy("default", "handbook", "manual").mode == "manual"
+        adapters.set_policy("default", "handbook", PromotionPolicy(mode="always", min_examples=3))
+    with database.read() as session:
+        adapters = AdapterRepository(session)
+        assert adapters.policy("default", "handbook", "manual") == PromotionPolicy(mode="always", min_examples=3)
+        assert adapters.policy("default", "handbook", "always", asked="manual").min_examples == 3
+        assert not adapters.page("default", after=None, limit=9)
 
 
 def test_versions_published_at_once_get_different_numbers(database: Database) -> None:

@@ -139,9 +139,7 @@ def _record(
         adapters = AdapterRepository(session)
         policy, live = _rules(adapters, claim.project_id, parameters)
         decision = decided(policy, evidence, live)
-        adapters.publish(
-            claim.project_id, parameters.adapter, version, is_promoted=decision.is_promoted, reason=decision.reason
-        )
+        adapters.publish(claim.project_id, parameters.adapter, version, decision=decision)
         said = f"Trial {best.number} is the best, with a held-out loss of {best.value:.4f}: version {version.number}"
         data = {"version_id": version.id, "version": version.number, "decision": decision.to_json()}
         verdict = "is live" if decision.is_promoted else "is not promoted"
