@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,15 +189,13 @@ def dataset_folder(gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-@pytest.fixture
-def bench(tmp_path: Path, gpt2: Path, dataset_folder: Path, redis_url: str) -> Iterator[Bench]:
-    import shutil
-
-    settings = Settings(
-        data_dir=tmp_path / "data", redis_url=redis_url, base_model=str(gpt2), max_batch_size=8, _env_file=None
-    )
+@pytest.fixture(scope="session")
+def installed(gpt2: Path, dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A data folder that each test gets a copy of, and the id of its setup job."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("installed") / "data", _env_file=None)
+    storage = Storage(settings.data_dir)
     migrations.upgrade(settings.resolved_database_url)
-    database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
+    database = Database(settings.resolved_database_url)
     with database.write() as session:
         setup = JobRepository(session).create("default", "setup", {})
         row = Dataset(id="dataset-1", project_id="default", job_id=setup.id, fingerprint="f" * 64,
@@ -205,7 +204,19 @@ def bench(tmp_path: Path, gpt2: Path, dataset_folder: Path, redis_url: str) -> I
     shutil.copytree(dataset_folder, storage.dataset("dataset-1"))
     for seed in (1, 2):
         publish(database, storage, gpt2, "handbook", seed)
-    yield Bench(database, settings, storage, setup.id)
+    database.close()
+    return settings.data_dir, setup.id
+
+
+@pytest.fixture
+def bench(tmp_path: Path, gpt2: Path, installed: tuple[Path, str], redis_url: str) -> Iterator[Bench]:
+    folder, setup_job_id = installed
+    shutil.copytree(folder, tmp_path / "data", ignore=shutil.ignore_patterns("writers"))
+    settings = Settings(
+        data_dir=tmp_path / "data", redis_url=redis_url, base_model=str(gpt2), max_batch_size=8, _env_file=None
+    )
+    database = Database(settings.resolved_database_url)
+    yield Bench(database, settings, Storage(settings.data_dir), setup_job_id)
     database.close()
 
 

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import redis
 
-from shared.errors import CorruptDocument, DocumentError, DocumentNotFound
+from shared.errors import CorruptDocument, DocumentError, DocumentNotFound, Superseded
+from shared.repositories.jobs import JobRepository
+from shared.repositories.workers import WorkerRepository
+from shared.streams import ABORTS, BACKGROUND_QUESTIONS, replies_of
 from tests.evaluation.conftest import BASE, QUESTIONS, V1, Bench, generated
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -63,6 +67,30 @@ def test_an_evaluation_that_is_stopped_in_its_midst_asks_each_question_once(benc
     assert texts == [{label: one.text for label, one in row.answers.items()} for row in whole.rows]
     first = json.loads(kept.splitlines()[0])
     assert first["answer"] in {text for row in texts for text in row.values()}
+
+
+def test_a_cancelled_evaluation_leaves_no_questions_behind_and_no_report(bench: Bench) -> None:
+    job = bench.claim(bench.create(BASE, V1))
+    with bench.database.write() as session:
+        WorkerRepository(session).beat("inference@absent", "inference", {})  # it lives, and answers nothing
+    with redis.Redis.from_url(bench.settings.resolved_redis_url) as client:
+
+        def cancel_when_asked() -> bool:
+            if client.xlen(BACKGROUND_QUESTIONS) and bench.row(job).status == "running":
+                with bench.database.write() as session:
+                    JobRepository(session).cancel("default", job.claim.job_id)
+            return False
+
+        with client.pubsub() as aborts:
+            aborts.subscribe(ABORTS)
+            with pytest.raises(Superseded):
+                bench.run(job, cancel_when_asked)
+            heard = [aborts.get_message(timeout=5) for _ in range(11)]
+        assert client.exists(replies_of(job.claim.job_id)) == 0
+    aborted = {one["data"].decode() for one in heard if one and one["type"] == "message"}
+    assert len(aborted) == 10
+    assert all(one.startswith(f"{job.claim.job_id}.") for one in aborted)
+    assert not bench.storage.evaluation(job.claim.job_id).exists()
 
 
 @pytest.mark.parametrize(
