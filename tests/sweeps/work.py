@@ -13,7 +13,7 @@ from shared.claimed_job import ClaimedJob
 from shared.errors import AdapterBroken, TargetModulesNotFound
 from shared.ids import new_id
 from shared.models import Dataset, ModelCheckpoint
-from shared.promotion_policy import GateEvidence
+from shared.promotion_policy import EVIDENCE, GateEvidence
 from shared.repositories.checkpoints import ModelCheckpointRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
@@ -93,7 +93,7 @@ def _leave_evidence(storage: Storage, job_id: str, loss: float) -> None:
         own=tuple(loss + one for one in noise),
         base=tuple(3.0 - one for one in noise),
     )
-    evidence.save(staged)
+    (staged / EVIDENCE).write_text(evidence.model_dump_json())
     publish_folder(staged, folder)
 
 

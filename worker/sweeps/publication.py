@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.claimed_job import ClaimedJob
 from shared.disk import DiskRoom
-from shared.errors import AdapterBroken, AdapterNotFound, InvalidRequest, Superseded, SweepFailed
+from shared.errors import AdapterBroken, InvalidRequest, Superseded, SweepFailed
 from shared.model_names import VERSION_PREFIX
 from shared.models import AdapterVersion, ModelCheckpoint
 from shared.promotion_policy import GateDecision, GateEvidence, PromotionPolicy, decide
@@ -136,10 +136,11 @@ def _record(
     with job.database.write() as session:
         jobs = JobRepository(session)
         jobs.hold(claim)  # before all else: fails if the claim is lost
-        adapters = AdapterRepository(session)
-        policy, live = _rules(adapters, claim.project_id, parameters)
-        decision = decided(policy, evidence, live)
-        adapters.publish(claim.project_id, parameters.adapter, version, decision=decision)
+        adapters, adapter = AdapterRepository(session), parameters.adapter
+        live = adapters.live_version(claim.project_id, adapter)  # under the adapter's lock
+        policy = adapters.policy(claim.project_id, adapter, settings.promotion, asked=parameters.promotion)
+        decision = decided(policy, evidence, None if live is None else live.number)
+        adapters.publish(claim.project_id, adapter, version, decision=decision)
         said = f"Trial {best.number} is the best, with a held-out loss of {best.value:.4f}: version {version.number}"
         data = {"version_id": version.id, "version": version.number, "decision": decision.to_json()}
         verdict = "is live" if decision.is_promoted else "is not promoted"
@@ -147,20 +148,10 @@ def _record(
         jobs.add_event(claim, type="message", level="info", message=message, data=data)
         retired = ModelCheckpointRepository(session).retire(best.job_id, keep=0)
         result = {"adapter": parameters.adapter, "version": version.number, "metrics": version.metrics}
-        result |= {"decision": decision.to_json(), "best": {"number": best.number, "value": best.value}}
+        result |= {"promoted": decision.is_promoted, "decision": decision.to_json()}
+        result |= {"best": {"number": best.number, "value": best.value}}
         jobs.succeed(claim, {**found, **result})
     return list(retired)
-
-
-def _rules(
-    adapters: AdapterRepository, project_id: str, parameters: SweepParameters
-) -> tuple[PromotionPolicy, int | None]:
-    """The policy that holds, and the version that is live."""
-    try:
-        adapter = adapters.get(project_id, parameters.adapter)
-    except AdapterNotFound:
-        return PromotionPolicy.of(parameters.promotion, None, "if_better"), None
-    return PromotionPolicy.of(parameters.promotion, adapter.promotion_policy, "if_better"), adapter.live_number
 
 
 def _withdraw_if_nobodys(job: ClaimedJob, storage: Storage, version_id: str) -> None:
