@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Row, Select, Subquery, and_, case, cast, func, select
+from sqlalchemy import CTE, BigInteger, ColumnElement, Row, Select, and_, case, cast, func, select
 from sqlalchemy.orm import Session, aliased
 
 from shared.answer_sums import AnswerSums
@@ -52,7 +52,7 @@ class AnswerHistoryRepository:
         ordered = sorted(recent, key=lambda one: (-_num_answers(recent[one]), one))
         return {one: History(first_at[one], since, earlier.get(one, []), recent[one]) for one in ordered}
 
-    def _sums(self, versions: Subquery, condition: ColumnElement[bool]) -> Iterable[Row[Any]]:
+    def _sums(self, versions: CTE, condition: ColumnElement[bool]) -> Iterable[Row[Any]]:
         """By version and hour: the version, when its first answer came, the hour, and the sums."""
         same = and_(*(one == versions.c[one.key] for one in _BY))
         hour = cast(floored(AnswerRecord.created_at / HOUR), BigInteger).label("hour")
@@ -62,7 +62,7 @@ class AnswerHistoryRepository:
         return self.session.execute(select(*by, *sums_of(answers, answers.total_ms)).group_by(*by))
 
 
-def _versions(project_id: str | None, since: float) -> Subquery:
+def _versions(project_id: str | None, since: float) -> CTE:
     """The versions that answered most since a moment, each with the moment of the first answer that is kept."""
     latest: Select[Any] = select(*_BY).where(
         AnswerRecord.created_at >= since, AnswerRecord.adapter.is_not(None), AnswerRecord.version.is_not(None)
@@ -73,7 +73,8 @@ def _versions(project_id: str | None, since: float) -> Subquery:
     theirs = aliased(AnswerRecord)
     same = (getattr(theirs, one.key) == most.c[one.key] for one in _BY)
     first_at = select(func.min(theirs.created_at)).where(*same).scalar_subquery()
-    return select(most, first_at.label("first_at")).subquery()
+    found = select(most, first_at.label("first_at")).cte("versions")
+    return found.prefix_with("MATERIALIZED", dialect="postgresql")  # else it looks for the first of every single answer
 
 
 def _num_answers(hours: Iterable[AnswerSums]) -> int:
