@@ -307,7 +307,7 @@ def test_a_report_is_a_text_in_which_nothing_of_what_others_wrote_runs(
     assert "<script" not in answer.text
     assert "javascript:b" in answer.text
     assert "[a](javascript" not in answer.text or format == "html"
-    for said in ("handbook@1", "0.4 to 0.6", "24", "+0.2 (0.1 to 0.3)", "better", "Recommendation: tune. Tune."):
+    for said in ("handbook@1", "0.400 to 0.600", "24", "+0.200 (+0.100 to +0.300", "better", "Tune."):
         assert said in answer.text, said
     assert ("<svg" in answer.text) == (format == "html")
 
