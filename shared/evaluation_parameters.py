@@ -42,6 +42,16 @@ class Column(BaseModel):
         return (self.adapter, self.version) == (adapter, version)
 
 
+class MakeQuestions(BaseModel):
+    """Questions to make from documents, by rule: a sentence with a blank, and what stood there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    document_ids: tuple[str, ...] = Field(min_length=1)
+    num_questions: int = Field(40, ge=1, le=1000)
+    method: Literal["cloze"] = "cloze"
+
+
 class EvaluationParameters(BaseModel):
     """Who is compared, and on what. The first column is what the others are compared with.
 
@@ -56,6 +66,7 @@ class EvaluationParameters(BaseModel):
     columns: tuple[Column, ...] = Field(min_length=1, max_length=MOST_COLUMNS)
     setup_job_id: str | None = None
     question_document_ids: tuple[str, ...] = ()
+    make_questions: MakeQuestions | None = None
     max_examples: int = Field(1000, ge=1, le=100_000)
     max_questions: int = Field(200, ge=0, le=10_000)
     max_new_tokens: int = Field(128, ge=1, le=4096)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from shared.document_kinds import kind_of
 from shared.ids import new_id
 from shared.models import Document
-from shared.repositories.documents import DocumentRepository
+from shared.repositories.documents import DocumentRepository, content_key_of
 from shared.storage import Storage, disk_errors, publish_file, sha256_of
 
 
@@ -19,19 +19,26 @@ def enter_made_file(
     """Moves the whole, closed file `staged` to its place and adds its row; the caller commits.
 
     `purpose` is `batch_output`, `fine-tune-results` or `questions`; the ending of `filename` says which kind it is
-    (jsonl, csv). `staged` lies on the data folder's file system (`storage.stage()`). Raises `DiskFull`.
+    (jsonl, csv). `staged` lies on the data folder's file system (`storage.stage()`). Of files of questions the same
+    bytes are one document, which is taken back if it was deleted. Raises `DiskFull`.
     """
-    document = DocumentRepository(session).add(
-        Document(
-            id=new_id("file-"),
-            project_id=project_id,
-            filename=filename,
-            kind=kind_of(filename),
-            size_bytes=staged.stat().st_size,
-            sha256=sha256_of(staged),
-            purpose=purpose,
+    documents, sha256 = DocumentRepository(session), sha256_of(staged)
+    document = documents.find_same(project_id, purpose, sha256)
+    if document is not None:
+        documents.restore(document, filename)
+    else:
+        document = documents.add(
+            Document(
+                id=new_id("file-"),
+                project_id=project_id,
+                filename=filename,
+                kind=kind_of(filename),
+                size_bytes=staged.stat().st_size,
+                sha256=sha256,
+                purpose=purpose,
+                content_key=content_key_of(purpose, sha256),
+            )
         )
-    )
     with disk_errors():
         publish_file(staged, storage.document(document.id))
     return document

@@ -78,6 +78,12 @@ class DocumentRepository:
             raise DocumentNotFound(f"No document '{document_id[:80]}'; GET /documents lists them.", param=param)
         return document
 
+    def those_there(self, project_id: str, ids: Sequence[str]) -> Sequence[Document]:
+        """Those of the documents that are there, in the order of their ids in `ids`."""
+        wanted = select(Document).where(Document.id.in_(set(ids)), Document.project_id == project_id, _is_there())
+        found = {document.id: document for document in self.session.scalars(wanted)}
+        return [found[one] for one in dict.fromkeys(ids) if one in found]
+
     def page(
         self,
         project_id: str,

@@ -22,6 +22,7 @@ from worker.evaluation.contenders import Contender, contenders_of
 from worker.evaluation.findings import Measured, report_of, rows_of
 from worker.evaluation.judge import judge, num_verdicts
 from worker.evaluation.losses import measure_losses, num_losses
+from worker.evaluation.made_questions import made_document_id
 from worker.evaluation.material import Material, gather
 from worker.evaluation.sources import Library
 from worker.evaluation.work import Progress, Stopped, Work
@@ -59,7 +60,7 @@ def run_evaluation(
 
 def _measure(work: Work, patience_seconds: float) -> Measured:
     """Losses, answers, verdicts. Raises `Stopped`."""
-    contenders, material, library = contenders_of(work), gather(work), Library(work)
+    contenders, material, library = contenders_of(work), gather(work, made_document_id(work)), Library(work)
     contenders = library.without_rag(contenders)
     if not contenders:
         raise work.errors[0] if work.errors else InvalidRequest("No column is left to compare.")

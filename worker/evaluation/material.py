@@ -119,12 +119,12 @@ def encoder_of(work: Work, base_model: str) -> Encoder:
     return Encoder(tokenizer, format_of(config, tokenizer), longest_example(MAX_TOKENS, config))
 
 
-def gather(work: Work) -> Material:
-    """The same in every attempt. Raises what is wrong with the base model, the dataset or a file of questions, and
-    `InvalidRequest` if there is nothing at all."""
+def gather(work: Work, made_document_id: str | None = None) -> Material:
+    """The same in every attempt; with the made questions beside those of the files. Raises what is wrong with the base
+    model, the dataset or a file of questions, and `InvalidRequest` if there is nothing at all."""
     parameters, encoder = work.parameters, encoder_of(work, work.parameters.base_model)
     held_out, prompts = _held_out(work, encoder.style)
-    questions = [one for document in _documents(work) for one in _questions(work, document, encoder)]
+    questions = [one for document in _documents(work, made_document_id) for one in _questions(work, document, encoder)]
     questions = _some(questions, parameters.max_examples, parameters.seed)
     questions = [replace(one, seen=_prompt_of(one.example, encoder.style) in prompts) for one in questions]
     items = [*_asked(questions, held_out, parameters), *(_general(encoder) if parameters.general else ())]
@@ -202,11 +202,12 @@ def _dataset(work: Work) -> Dataset | None:
     return dataset
 
 
-def _documents(work: Work) -> list[Document]:
+def _documents(work: Work, made_document_id: str | None) -> list[Document]:
     """Raises `DocumentNotFound`."""
+    ids = [*work.parameters.question_document_ids, *([made_document_id] if made_document_id else ())]
     with work.job.database.read() as session:
         documents = DocumentRepository(session)
-        return [documents.get(work.project, one) for one in dict.fromkeys(work.parameters.question_document_ids)]
+        return [documents.get(work.project, one) for one in dict.fromkeys(ids)]
 
 
 def _questions(work: Work, document: Document, encoder: Encoder) -> list[Item]:

@@ -85,6 +85,11 @@ class Work:
             self.errors.append(error)
         self.job.log(sentence, level="warn", data={} if error is None else {"code": error.code})
 
+    def remark(self, sentence: str) -> None:
+        """For the report and the job's events, where nothing is wrong."""
+        self.notes.append(sentence)
+        self.job.log(sentence)
+
     def check(self) -> None:
         """Raises `Stopped` if the attempt was asked to stop."""
         if self.should_stop():

@@ -1,0 +1,84 @@
+"""Questions that an evaluation makes from documents: kept as a document of their own, and never learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from shared.errors import DocumentError
+from shared.made_files import enter_made_file
+from shared.models import Document
+from shared.question_files import QUESTIONS, Question
+from shared.repositories.documents import DocumentRepository
+from shared.storage import disk_errors, sha256_of
+from worker.data.extraction import ExtractionLimits
+from worker.data.job import text_of
+from worker.data.texts import ExtractedText
+from worker.evaluation.questions import make_questions
+from worker.evaluation.work import Work
+
+FILENAME = "made-questions.jsonl"
+
+
+def made_document_id(work: Work) -> str | None:
+    """The document with the questions that the parameters ask for; None if none are asked for, or none can be made.
+
+    The same documents and seed give the same questions, and so the same document, also in the next attempt. Raises
+    `DiskFull`.
+    """
+    wanted = work.parameters.make_questions
+    if wanted is None:
+        return None
+    texts = _texts(work, wanted.document_ids)
+    made = make_questions(texts, wanted.num_questions, work.parameters.seed)
+    if not made:
+        work.note("No questions could be made: the documents hold no sentence that tells a date, an amount or a name.")
+        return None
+    document_id = _kept(work, made)
+    work.remark(f"{len(made)} questions were made from {len(texts)} documents ({wanted.method}): {document_id}.")
+    return document_id
+
+
+def _texts(work: Work, document_ids: Sequence[str]) -> list[ExtractedText]:
+    """Of those that are there and can be read; the setup says of the others why they cannot."""
+    limits = ExtractionLimits(work.settings.extraction_timeout_seconds, work.settings.extraction_memory_bytes)
+    with work.job.database.read() as session:
+        documents = DocumentRepository(session).those_there(work.project, document_ids)
+    found = []
+    for document in documents:
+        work.check()
+        try:
+            found.append(text_of(document, limits, work.storage))
+        except DocumentError as error:
+            work.job.log(f"No questions are made from {document.filename}: {error.detail}", level="warn")
+    return found
+
+
+def _kept(work: Work, made: Sequence[Question]) -> str:
+    staged = work.storage.stage()
+    try:
+        with disk_errors():
+            staged.write_text("".join(_line(one) for one in made), encoding="utf-8", newline="\n")
+        with work.job.database.write() as session:
+            return (_same(work, session, sha256_of(staged)) or _entered(work, session, staged)).id
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _same(work: Work, session: Session, sha256: str) -> Document | None:
+    same = DocumentRepository(session).find_same(work.project, QUESTIONS, sha256)
+    is_there = same is not None and same.deleted_at is None and work.storage.document(same.id).is_file()
+    return same if is_there else None
+
+
+def _entered(work: Work, session: Session, staged: Path) -> Document:
+    return enter_made_file(
+        session, work.storage, project_id=work.project, purpose=QUESTIONS, filename=FILENAME, staged=staged
+    )
+
+
+def _line(question: Question) -> str:
+    return json.dumps({"question": question.question, "answer": question.answer}, ensure_ascii=False) + "\n"
