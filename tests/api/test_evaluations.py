@@ -194,9 +194,10 @@ def test_evaluations_are_listed_by_adapter_newest_first(client: TestClient, rows
     assert listed[0] == {
         "id": second, "object": "evaluation", "status": "queued", "purpose": "training", "adapter": "handbook",
         "columns": ["base", "handbook@1", "handbook@2"], "created_at": listed[0]["created_at"], "finished_at": None,
-        "warnings": [], "notes": [], "recommendation": None, "error": None,
+        "warnings": [], "notes": [], "recommendation": None, "verdicts": [], "error": None,
     }  # fmt: skip
     assert (listed[1]["warnings"], listed[1]["recommendation"]["choice"]) == (["A warning."], "tune")
+    assert [(one["candidate"], one["metric"]) for one in listed[1]["verdicts"]] == [("handbook@1", "f1")]
     page = client.get(PATH, params={"limit": 1}).json()
     assert (page["has_more"], page["last_id"]) == (True, second)
     rest = client.get(PATH, params={"after": second}).json()["data"]
