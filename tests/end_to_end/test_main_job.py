@@ -23,7 +23,11 @@ FAQ = "question,answer\n" + "".join(
     f"Which colour has door {number}?,Door {number} is {colour}.\n"
     for number, colour in enumerate(["red", "blue", "green", "black", "white", "grey", "pink", "brown"])
 )
-QUICK = {"num_epochs": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "lora_rank": 4, "learning_rate": 1e-2}
+# What is asked here is live whatever the gate would say of it.
+QUICK = {
+    "num_epochs": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "lora_rank": 4, "learning_rate": 1e-2,
+    "promotion": "always",
+}  # fmt: skip
 
 
 def prose(seed: int) -> str:

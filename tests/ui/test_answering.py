@@ -28,6 +28,7 @@ def adapter(stack: RunningStack) -> None:
     (document,) = stack.upload((f"{NAME}.txt", text))
     for epochs in (1, 2):
         body = {"document_ids": [document["id"]], "adapter": NAME, "num_epochs": epochs, "max_length": 64}
+        body["promotion"] = "always"
         stack.wait(stack.post("/fine-tuning/setup", **body)["training_job_id"])
 
 
