@@ -1,5 +1,6 @@
 // Numbers, sizes and times as people read them.
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const brief = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const dayAlone = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -54,7 +55,7 @@ export function between(from, to = Date.now() / 1000) {
 export function short(value) {
   if (!isNumber(value)) return DASH;
   if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1).replace(".0e", "e");
-  return number.format(Number(value.toPrecision(3)));
+  return brief.format(value);
 }
 
 export const time = (unix) => (isNumber(unix) ? moment.format(unix * 1000) : DASH);
