@@ -100,6 +100,7 @@ SCOPES: Mapping[Route, Scope | Public] = {
     ("POST", "/fine-tuning/exports"): _TRAIN,
     ("GET", "/fine-tuning/exports/{export_id}/content"): _READ,
     ("DELETE", "/fine-tuning/exports/{export_id}"): _TRAIN,
+    ("POST", "/fine-tuning/advice"): _TRAIN,
     ("POST", "/fine-tuning/evaluations"): _TRAIN,
     ("GET", "/fine-tuning/evaluations"): _READ,
     ("GET", "/fine-tuning/evaluations/{evaluation_id}"): _READ,

@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from api.access import SCOPES, authorize
 from api.adapters.endpoints import router as adapters
+from api.advice.endpoints import router as advice
 from api.answers.endpoints import router as answers
 from api.answers.exporting import router as answer_export
 from api.answers.records import router as answer_records
@@ -68,6 +69,7 @@ ROUTERS = (
     adapters,
     exports,
     sweeps,
+    advice,
     evaluations,
     comparisons,
     answers,

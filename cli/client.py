@@ -154,6 +154,10 @@ class Client:
         """Starts an evaluation: `{job_id, status, columns}`."""
         return self._call("POST", "/fine-tuning/evaluations", json=wanted)
 
+    def advise(self, wanted: Json) -> Json:
+        """Starts what leads to an advice: `{setup_job_id, training_job_id, evaluation_job_id, status}`."""
+        return self._call("POST", "/fine-tuning/advice", json=wanted)
+
     def evaluation(self, evaluation_id: str) -> Json:
         """One evaluation with its report."""
         return self._call("GET", f"/fine-tuning/evaluations/{_segment(evaluation_id)}")

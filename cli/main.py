@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from cli.commands import (
     adapters,
+    advice,
     answers,
     demo,
     doctor,
@@ -87,6 +88,7 @@ app.command("adapters")(adapters.adapters)
 app.command("promote")(adapters.promote)
 app.command("policy")(adapters.policy)
 app.command("rollback")(adapters.rollback)
+app.command("advise")(advice.advise)
 app.command("evaluate")(evaluations.evaluate)
 app.command("evaluations")(evaluations.evaluations)
 app.command("compare")(evaluations.compare)

@@ -37,7 +37,7 @@ def create_evaluation(
             "base_model": model,
             "columns": columns,
             "setup_job_id": None if setup is None else setup.id,
-            "question_document_ids": _questions(session, project, request),
+            "question_document_ids": check_question_files(session, project, request.question_document_ids),
             **request.options(),
         },
     )
@@ -135,18 +135,20 @@ def _usable(session: Session, setup: Job) -> Job:
     return setup
 
 
-def _questions(session: Session, project: str, request: EvaluationRequest) -> tuple[str, ...]:
+def check_question_files(
+    session: Session, project: str, document_ids: Sequence[str], param: str = "question_document_ids"
+) -> tuple[str, ...]:
     """The question files' ids, each once; raises `DocumentNotFound`, and `InvalidRequest` for another kind of file."""
     documents = DocumentRepository(session)
-    for document_id in request.question_document_ids:
-        document = documents.get(project, document_id, param="question_document_ids")
+    for document_id in document_ids:
+        document = documents.get(project, document_id, param=param)
         if document.kind not in QUESTION_KINDS:
             raise InvalidRequest(
                 f"Questions are read from jsonl and csv documents, and {document_id} is {document.kind}; name one with "
                 "a question and an answer a line.",
-                param="question_document_ids",
+                param=param,
             )
-    return tuple(dict.fromkeys(request.question_document_ids))
+    return tuple(dict.fromkeys(document_ids))
 
 
 def _check_examples(session: Session, parameters: EvaluationParameters, setup: Job | None) -> None:

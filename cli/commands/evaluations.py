@@ -50,16 +50,16 @@ def evaluate(
     wanted |= {} if max_questions is None else {"max_questions": max_questions}
     with open_client() as client:
         if questions:
-            wanted["question_document_ids"] = _question_ids(client, questions)
+            wanted["question_document_ids"] = question_ids(client, questions)
         job_id = str(client.evaluate(wanted)["job_id"])
-        _follow(client, job_id)
+        follow_evaluation(client, job_id)
         if report is not None and report_format is not None:
             client.download(f"/fine-tuning/evaluations/{job_id}/report?format={report_format}", report)
         evaluation = client.evaluation(job_id)
     if as_json:
         print_json(evaluation)
     else:
-        _show(evaluation)
+        show_evaluation(evaluation)
     if report is not None:
         note(f"The report is in {report}.")
 
@@ -120,7 +120,7 @@ def _numbers(versions: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _question_ids(client: Client, files: Sequence[Path]) -> list[str]:
+def question_ids(client: Client, files: Sequence[Path]) -> list[str]:
     """The ids of the uploaded files; the name of no file may be the id of a document."""
     paths = [path for path in files if path.exists() or not str(path).startswith("file-")]
     uploaded = client.upload(paths, purpose="questions") if paths else []
@@ -129,7 +129,8 @@ def _question_ids(client: Client, files: Sequence[Path]) -> list[str]:
     return [by_path.get(path, str(path)) for path in files]
 
 
-def _follow(client: Client, job_id: str) -> None:
+def follow_evaluation(client: Client, job_id: str) -> None:
+    """Shows how far it is until it has succeeded."""
     try:
         with view_for(Console(stderr=True, highlight=False)) as view:
             succeeded(follow(client, job_id, view).job)
@@ -138,7 +139,8 @@ def _follow(client: Client, job_id: str) -> None:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show(evaluation: Json) -> None:
+def show_evaluation(evaluation: Json) -> None:
+    """Its tables, what it says beside them, and the recommendation."""
     report: Json = evaluation["report"] or {"baseline": "", "columns": [], "pairs": []}
     for source, title in _SOURCES.items():
         rows = list(_rows(report, source))

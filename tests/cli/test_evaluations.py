@@ -12,6 +12,7 @@ import pytest
 
 from shared.database import Database
 from shared.evaluation_parameters import EvaluationParameters
+from shared.evaluation_report import Recommendation
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
@@ -169,3 +170,29 @@ def test_the_report_is_written_where_it_is_wanted(
         assert result.exit_code == 0, result.output
         assert (tmp_path / name).read_text().startswith(begin)
         assert f"The report is in {tmp_path / name}.\n" in result.stderr
+
+
+def test_advise_follows_all_three_jobs_and_prints_the_recommendation(
+    finetuned: Run, rows: Database, storage: Storage, questions: Path, tmp_path: Path
+) -> None:
+    document = tmp_path / "leave.txt"
+    document.write_text("Everybody has 28 days of leave.\n")
+    asked: list[EvaluationParameters] = []
+
+    def work() -> None:
+        worker = PlayedWorker(rows)
+        worker.succeed(worker.claim("setup"))
+        worker.succeed(worker.claim("training"))
+        claim = worker.claim("evaluation")
+        asked.append(EvaluationParameters.model_validate(claim.parameters))
+        advised = Recommendation(choice="neither", summary="Nothing helps.", reasons=("F1 is 0.01.",), metric="f1")
+        publish_report(rows, storage, claim, report().model_copy(update={"recommendation": advised}), ROWS)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    done = finetuned("advise", document, "--questions", questions)
+    thread.join()
+    assert done.exit_code == 0, done.output
+    assert "Recommendation: neither. Nothing helps." in done.stdout
+    assert "F1 is 0.01." in done.stdout
+    assert (asked[0].purpose, len(asked[0].question_document_ids), asked[0].make_questions) == ("advice", 1, None)

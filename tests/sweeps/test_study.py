@@ -132,7 +132,7 @@ def test_an_attempt_that_has_lost_its_claim_writes_nothing(database: Database) -
 
 
 def test_the_sampler_finds_a_known_optimum_sooner_than_chance() -> None:
-    """In `bench.sweeps` at its full size; here the best of 20 trials, two at a time, over 9 seeds. The least is 0."""
+    """The best of 20 trials, two at a time, over 9 seeds. The least is 0."""
     median = {
         sampler: statistics.median(_best_of(parameters(sampler=sampler, seed=seed, num_trials=20)) for seed in range(9))
         for sampler in ("random", "tpe")

@@ -39,7 +39,7 @@ def test_advice_is_asked_for_from_the_documents(someone: Visitor, advised: str) 
     assert violations(page) == []
     page.get_by_role("button", name="Find out").press("Enter")
     expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/{advised}")
-    assert asked == [{"adapter": "advice", "num_questions": 25, "method": "cloze"}]
+    assert asked == [{"adapter": "advice", "num_questions": 25}]
 
 
 def test_advice_uses_a_file_of_questions_that_was_uploaded_as_such(someone: Visitor, advised: str) -> None:

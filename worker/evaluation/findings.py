@@ -19,8 +19,7 @@ from worker.evaluation.metrics import answer_metrics, corpus_metrics
 from worker.finetuning.held_out import ExampleScore
 
 # A version warns of forgetting where its loss on the general set is surely higher than its base model's by more than
-# this share of it. (Rank-16 trainings of some epochs on a handbook raise it by a few per cent and lose nothing that
-# anybody asks for.)
+# this share of it: a judgement, which no experiment of ours stands behind yet.
 FORGETTING_RISE = 0.10
 
 

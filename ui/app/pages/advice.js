@@ -34,7 +34,7 @@ function Form({ models, adapters }) {
   const isMade = draft.way !== "file";
   const submit = async (event) => {
     event.preventDefault();
-    const questions = isMade ? { num_questions: Number(draft.numQuestions), method: draft.way === "model" ? "model" : "cloze" } : { question_document_id: draft.file[0] };
+    const questions = isMade ? { num_questions: Number(draft.numQuestions) } : { question_document_id: draft.file[0] };
     setBusy(true);
     setError(null);
     try {
@@ -44,7 +44,7 @@ function Form({ models, adapters }) {
       setBusy(false);
     }
   };
-  const ways = [["made", "Make questions from the documents: words that are left out of sentences"], ["model", "Have a model make questions, where one is configured"], ["file", "Use a file of questions"]];
+  const ways = [["made", "Make questions from the documents: words that are left out of sentences"], ["file", "Use a file of questions"]];
   return html`<form onSubmit=${submit} noValidate>
     <section class="card" role="group" aria-label="What to learn from"><${Documents} draft=${draft} onChange=${change} error=${at("document_ids")} /></section>
     <section class="card" role="group" aria-label="What is asked"><h2>What is asked</h2>

@@ -1,0 +1,1 @@
+"""Tune, answer from the documents, both or neither: the jobs that find it out."""

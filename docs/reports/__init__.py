@@ -1,0 +1,1 @@
+"""Reports of real runs, with the program that makes them: `python -m docs.reports`."""
