@@ -36,7 +36,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/fine-tuning/adapters/{name}/promote": {"json": {"version": 1}},
     "/fine-tuning/answers/{answer_id}/feedback": {"json": {"thumb": "up"}},
 }
-MAKES_ITS_OWN = {("POST", "/fine-tuning/adapters/{name}/import")}  # a name of the importer's own project
+MAKES_ITS_OWN = {  # a name of the asking project's own, which need not be there yet
+    ("POST", "/fine-tuning/adapters/{name}/import"),
+    ("GET", "/fine-tuning/adapters/{name}/policy"),
+    ("PUT", "/fine-tuning/adapters/{name}/policy"),
+}
 ASKS_FOR_MORE = {"/fine-tuning/comparisons"}  # no list: it takes two columns
 UNCHANGING_TABLES = {"api_keys", "workers"}  # last_used_at, heartbeats
 
