@@ -282,6 +282,14 @@ def test_the_same_bytes_in_two_projects_are_two_documents(owned: Owned, owner: V
     assert owner("GET", f"/documents/{owned.ids['document_id']}/content").content == LINES
 
 
+def test_the_policy_of_a_name_is_each_project_s_own(owned: Owned, owner: Visitor, stranger: Visitor) -> None:
+    path = "/fine-tuning/adapters/handbook/policy"
+    before = owner("GET", path).json()
+    assert stranger("PUT", path, json={"mode": "manual"}).status_code == 200
+    assert owner("GET", path).json() == before
+    assert (before["mode"], stranger("GET", path).json()["mode"]) == ("if_better", "manual")
+
+
 def test_a_name_may_be_used_in_both_projects(owned: Owned, stranger: Visitor, rows: Database) -> None:
     with rows.write() as session:
         version = AdapterVersion(id="version-9", base_model="demo", metrics={}, config={}, size_bytes=1)
