@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -66,10 +65,8 @@ def test_a_stream_whose_worker_is_gone_ends_in_a_retryable_error_and_is_given_to
     client: TestClient, rows: Database, settings: Settings
 ) -> None:
     beat(rows, "inference")
-    begun_at = time.monotonic()
     with FakeWorker(settings.resolved_redis_url, lambda question: tokens(question, "He"), is_dying=True) as worker:
         text = client.post(QUERY, json={"query": "Hello", "stream": True}).text
-        assert time.monotonic() - begun_at < 5
         assert worker.has_aborted.wait(5), "it may only have been asleep"
     assert [name for name, _ in events_of(text)] == ["token", "error"]
     error = events_of(text)[-1][1]

@@ -28,6 +28,8 @@ SPACE = {
     "num_epochs": {"type": "int", "low": 1, "high": 2},
 }
 
+POLL_SECONDS = 0.02  # a training of these tests takes a third of a second: the sweep must look at it meanwhile
+
 
 @dataclass
 class House:
@@ -64,7 +66,7 @@ class House:
     def run(self, job: ClaimedJob, should_stop: Any = lambda: False) -> None:
         """As a child does it: an error of the tree fails the job."""
         try:
-            run_sweep(job, self.settings, self.storage, should_stop)
+            run_sweep(job, self.settings, self.storage, should_stop, poll_seconds=POLL_SECONDS)
         except Superseded:
             raise
         except FinetunedError as error:

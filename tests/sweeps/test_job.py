@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import json
 import threading
 from collections import Counter
@@ -101,7 +102,8 @@ def test_a_sweep_of_which_all_trials_fail_ends_early_and_says_why(house: House) 
     house.train()
     sweep = house.swept(space={"target_modules": {"type": "choices", "values": [["nothing"]]}}, num_trials=50)
     assert (sweep.status, sweep.error_code) == ("failed", "sweep_failed")
-    assert "10 of 10 trials failed, 10 of them so: " in (sweep.error_detail or "")
+    # Of the two at a time, one may have begun when the other was the tenth to fail.
+    assert re.search(r" (10|11) of \1 trials failed, \1 of them so: ", sweep.error_detail or "")
     assert are_over(house.trials(sweep.id))
     assert house.versions() == []
 

@@ -27,7 +27,14 @@ ALIVE_SECONDS = 10.0  # a sign of life where nothing changes: trials may take ho
 log = logging.getLogger(__name__)
 
 
-def run_sweep(job: ClaimedJob, settings: Settings, storage: Storage, should_stop: Callable[[], bool]) -> None:
+def run_sweep(
+    job: ClaimedJob,
+    settings: Settings,
+    storage: Storage,
+    should_stop: Callable[[], bool],
+    *,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
     """Works on a claimed sweep until it has succeeded, going on with the trials that an earlier attempt began.
 
     When `should_stop()` turns true it returns, and leaves the job to be handed back: trainings go on meanwhile.
@@ -47,7 +54,7 @@ def run_sweep(job: ClaimedJob, settings: Settings, storage: Storage, should_stop
         num_examples=int(dataset.statistics.get("train_examples", 0)),
         ring=lambda job_id: bell.ring("training", job_id),
     )
-    if _search(job, search, should_stop):
+    if _search(job, search, should_stop, poll_seconds):
         return
     best, found = search.best, {"trials": search.count(), "importances": search.importances}
     if best is None:
@@ -56,7 +63,7 @@ def run_sweep(job: ClaimedJob, settings: Settings, storage: Storage, should_stop
     publish_best(job, settings, storage, parameters, best, found)
 
 
-def _search(job: ClaimedJob, search: Search, should_stop: Callable[[], bool]) -> bool:
+def _search(job: ClaimedJob, search: Search, should_stop: Callable[[], bool], poll_seconds: float) -> bool:
     """Until the search is over; whether it was stopped before."""
     said: dict[str, Any] = {}
     said_at = 0.0
@@ -71,7 +78,7 @@ def _search(job: ClaimedJob, search: Search, should_stop: Callable[[], bool]) ->
             return False
         if should_stop():
             return True
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
 
 
 def _without_estimate(progress: dict[str, Any]) -> dict[str, Any]:
