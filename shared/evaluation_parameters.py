@@ -10,6 +10,7 @@ from shared.setup_parameters import ADAPTER_NAME
 
 Purpose = Literal["asked", "training", "advice"]
 Backend = Literal["model", "rag"]
+QuestionMethod = Literal["cloze", "model"]
 MOST_COLUMNS = 12
 
 
@@ -43,13 +44,14 @@ class Column(BaseModel):
 
 
 class MakeQuestions(BaseModel):
-    """Questions to make from documents, by rule: a sentence with a blank, and what stood there."""
+    """Questions to make from documents: by rule (`cloze`: a sentence with a blank, and what stood there), or by the
+    settings' `question_model`. None: by the model where one is set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     document_ids: tuple[str, ...] = Field(min_length=1)
     num_questions: int = Field(40, ge=1, le=1000)
-    method: Literal["cloze"] = "cloze"
+    method: QuestionMethod | None = None
 
 
 class EvaluationParameters(BaseModel):

@@ -153,6 +153,10 @@ class Settings(BaseSettings):
     judge_model: str | None = Field(
         None, description="The endpoint's model that judges answers in evaluations; default: none does."
     )
+    question_model: str | None = Field(
+        None,
+        description="The endpoint's model that writes questions about documents; default: they are made by rule.",
+    )
     embedding_model: str | None = Field(
         None, description="The endpoint's model for search by meaning; default: search by words alone."
     )

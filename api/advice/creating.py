@@ -9,6 +9,7 @@ from api.creation import Created
 from api.evaluations.creating import check_question_files
 from api.fine_tuning.creating import add_setup, add_training, promotion_in, setup_parameters
 from api.validation import validated
+from shared.errors import InvalidRequest
 from shared.evaluation_parameters import Column, EvaluationParameters
 from shared.models import Job
 from shared.repositories.jobs import JobRepository
@@ -18,6 +19,12 @@ from shared.setup_parameters import SetupParameters
 
 def create_advice(session: Session, project: str, settings: Settings, request: AdviceRequest) -> Created[AdviceAnswer]:
     """Setup, training, and the evaluation of base, RAG, tuned and both, which waits for the training."""
+    if request.question_method == "model" and not (settings.question_model and settings.openai_base_url):
+        raise InvalidRequest(
+            "No model makes questions here: set FINETUNED_QUESTION_MODEL and OPENAI_BASE_URL, or leave question_method "
+            "out.",
+            param="question_method",
+        )
     files = () if request.question_document_id is None else (request.question_document_id,)
     check_question_files(session, project, files, param="question_document_id")
     parameters = setup_parameters(session, project, settings, request)
@@ -36,7 +43,11 @@ def _evaluation(
     parameters: SetupParameters, request: AdviceRequest, files: tuple[str, ...], setup: Job, training: Job
 ) -> EvaluationParameters:
     tuned = Column(adapter=parameters.adapter, training_job_id=training.id)
-    made = {"document_ids": parameters.document_ids, "num_questions": request.num_made}
+    made = {
+        "document_ids": parameters.document_ids,
+        "num_questions": request.num_made,
+        "method": request.question_method,
+    }
     return validated(
         EvaluationParameters,
         {

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from api.fine_tuning.schemas import DocumentId, SetupRequest
+from shared.evaluation_parameters import QuestionMethod
 from shared.setup_parameters import ADAPTER_NAME
 
 DEFAULT_QUESTIONS = 40
@@ -23,7 +24,12 @@ class AdviceRequest(SetupRequest):
         None,
         ge=1,
         le=1000,
-        description="To make from the documents, sentences with a blank; default: 40 where no file is named.",
+        description="To make from the documents; default: 40 where no file is named.",
+    )
+    question_method: QuestionMethod | None = Field(
+        None,
+        description="How they are made: cloze (sentences with a blank, by rule) or model (by the settings' "
+        "question_model); default: by the model, if one is set.",
     )
     max_new_tokens: int = Field(64, ge=1, le=4096)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -27,6 +27,10 @@ def advise(
     num_questions: Annotated[
         int | None, typer.Option(min=1, max=1000, help="How many to make from the documents; default: 40, or none.")
     ] = None,
+    question_method: Annotated[
+        Literal["cloze", "model"] | None,
+        typer.Option(help="Made by rule, or by FINETUNED_QUESTION_MODEL; default: by the model where one is set."),
+    ] = None,
     adapter: Annotated[str, typer.Option(help="The name under which the version is published.")] = "advice",
     model: Annotated[str | None, typer.Option(help="The base model; default: the installation's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times that all examples are learned; default: 3.")] = None,
@@ -34,7 +38,13 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Find out whether to tune, to answer from the documents, both or neither."""
-    given = {"model": model, "num_epochs": epochs, "learning_rate": learning_rate, "num_questions": num_questions}
+    given = {
+        "model": model,
+        "num_epochs": epochs,
+        "learning_rate": learning_rate,
+        "num_questions": num_questions,
+        "question_method": question_method,
+    }
     wanted: Json = {"adapter": adapter, **{name: value for name, value in given.items() if value is not None}}
     with open_client() as client:
         if files:

@@ -70,6 +70,18 @@ def test_a_file_and_made_questions_go_together(client: TestClient, rows: Databas
     assert wanted.make_questions.num_questions == 25
 
 
+def test_questions_may_be_asked_for_by_rule_where_a_model_is_configured(
+    client: TestClient, rows: Database, upload: Upload
+) -> None:
+    upload("Everybody has 28 days of leave.\n", "leave.txt")
+    methods = []
+    for body in ({}, {"question_method": "cloze"}):
+        made = evaluation_of(rows, advise(client, **body)).make_questions
+        assert made is not None
+        methods.append(made.method)
+    assert methods == [None, "cloze"]  # None: whatever the worker has
+
+
 def test_what_cannot_be_is_refused_and_leaves_no_job(client: TestClient, upload: Upload) -> None:
     assert client.post("/fine-tuning/advice").json()["error"] == "no_documents"
     document = upload("Everybody has 28 days of leave.\n", "leave.txt")
@@ -78,6 +90,8 @@ def test_what_cannot_be_is_refused_and_leaves_no_job(client: TestClient, upload:
         ({"question_document_id": "file-none"}, "question_document_id"),
         ({"num_questions": 0}, "num_questions"),
         ({"train": False}, "train"),
+        ({"question_method": "model"}, "question_method"),  # none is configured
+        ({"question_method": "guess"}, "question_method"),
     ):
         refused = client.post("/fine-tuning/advice", json=body)
         assert 400 <= refused.status_code < 500, body

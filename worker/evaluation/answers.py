@@ -133,13 +133,17 @@ def _metrics(line: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, floa
     return metrics
 
 
-def written(line: int, asked: Asked, text: str, seconds: float = 0.0, by: Written | None = None) -> Result:
-    """The result of an answer that no inference worker gave: one of the endpoint's, or (`by` None) of nobody."""
-    quality = Quality(mean_logprob=0.0, repetition=repetition_of(text.split()))
+def answer_of(text: str, by: Written | None = None, seconds: float = 0.0) -> Answer:
+    """An answer that no inference worker gave: one of the endpoint's, or (`by` None) of nobody."""
     is_cut = by is not None and by.finish_reason == "length"
-    outcome = Answer(
+    return Answer(
         question_id="", text=text, model=by.model if by else "", adapter=None, version=None, fallback=False,
-        finish_reason="length" if is_cut else "stop", quality=quality, queue_ms=0.0, first_token_ms=0.0,
+        finish_reason="length" if is_cut else "stop",
+        quality=Quality(mean_logprob=0.0, repetition=repetition_of(text.split())), queue_ms=0.0, first_token_ms=0.0,
         total_ms=1000 * seconds, usage=(by and by.usage) or Usage(prompt_tokens=0, completion_tokens=0),
     )  # fmt: skip
-    return result_of(line, asked, outcome)
+
+
+def written(line: int, asked: Asked, text: str, seconds: float = 0.0, by: Written | None = None) -> Result:
+    """The result of an answer that no inference worker gave: one of the endpoint's, or (`by` None) of nobody."""
+    return result_of(line, asked, answer_of(text, by, seconds))

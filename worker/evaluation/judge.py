@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from shared.evaluation_parameters import MOST_COLUMNS
 from shared.generator_endpoint import GeneratorEndpoint
-from shared.messages import Answer, Quality, Sampling, Usage
+from shared.messages import Sampling
 from worker.batches.answering import answer_lines
 from worker.batches.output import OutputFile, Result
-from worker.evaluation.answers import Given
+from worker.evaluation.answers import Given, answer_of
 from worker.evaluation.contenders import Contender
 from worker.evaluation.endpoint import endpoint_answers
 from worker.evaluation.material import Item, Material
@@ -145,7 +145,7 @@ def _ask(work: Work, pairs: Sequence[_Pair], output: OutputFile, progress: Progr
 
     async def write(line: int, pair: _Pair) -> Result:
         written = await endpoint.write(model, pair.prompt, _SAMPLING)
-        return Result(line, None, _as_answer(written.text), {"verdict": verdict_of(written.text)})
+        return Result(line, None, answer_of(written.text, written), {"verdict": verdict_of(written.text)})
 
     with endpoint_answers(write) as answers:
         answer_lines(
@@ -157,15 +157,6 @@ def _ask(work: Work, pairs: Sequence[_Pair], output: OutputFile, progress: Progr
             on_progress=lambda: progress.step(len(output.done)),
         )
     work.check()
-
-
-def _as_answer(text: str) -> Answer:
-    """What the output of a batch keeps."""
-    return Answer(
-        question_id="", text=text, model="", adapter=None, version=None, fallback=False, finish_reason="stop",
-        usage=Usage(prompt_tokens=0, completion_tokens=0), quality=Quality(mean_logprob=0.0, repetition=0.0),
-        queue_ms=0.0, first_token_ms=0.0,
-    )  # fmt: skip
 
 
 def _read(path: Path) -> dict[int, Verdict | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from shared.errors import DocumentError
+from shared.evaluation_parameters import MakeQuestions
 from shared.made_files import enter_made_file
 from shared.models import Document
 from shared.question_files import QUESTIONS, Question
@@ -18,7 +19,9 @@ from worker.data.extraction import ExtractionLimits
 from worker.data.job import text_of
 from worker.data.texts import ExtractedText
 from worker.evaluation.questions import make_questions
+from worker.evaluation.questions.written import PROMPT_VERSION
 from worker.evaluation.work import Work
+from worker.evaluation.writing import can_write, write_questions
 
 FILENAME = "made-questions.jsonl"
 
@@ -26,20 +29,34 @@ FILENAME = "made-questions.jsonl"
 def made_document_id(work: Work) -> str | None:
     """The document with the questions that the parameters ask for; None if none are asked for, or none can be made.
 
-    The same documents and seed give the same questions, and so the same document, also in the next attempt. Raises
-    `DiskFull`.
+    The next attempt asks the same: its answers lie beside them. Raises `Stopped` and `DiskFull`.
     """
     wanted = work.parameters.make_questions
     if wanted is None:
         return None
+    kept = work.folder / "made-questions"
+    if kept.is_file():
+        return kept.read_text(encoding="ascii")
     texts = _texts(work, wanted.document_ids)
-    made = make_questions(texts, wanted.num_questions, work.parameters.seed)
+    made, method = _made(work, wanted, texts)
     if not made:
         work.note("No questions could be made: the documents hold no sentence that tells a date, an amount or a name.")
         return None
     document_id = _kept(work, made)
-    work.remark(f"{len(made)} questions were made from {len(texts)} documents ({wanted.method}): {document_id}.")
+    with disk_errors():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(document_id, encoding="ascii")
+    work.remark(f"{len(made)} questions were made from {len(texts)} documents ({method}): {document_id}.")
     return document_id
+
+
+def _made(work: Work, wanted: MakeQuestions, texts: Sequence[ExtractedText]) -> tuple[list[Question], str]:
+    """The questions, and how they were made; by rule where no model is asked for, or none answers."""
+    if wanted.method == "model" or (wanted.method is None and can_write(work.settings)):
+        written = write_questions(work, texts, wanted.num_questions)
+        if written:
+            return written, f"by {work.settings.question_model}, prompt {PROMPT_VERSION}"
+    return make_questions(texts, wanted.num_questions, work.parameters.seed), "cloze"
 
 
 def _texts(work: Work, document_ids: Sequence[str]) -> list[ExtractedText]:

@@ -44,7 +44,7 @@ function Form({ models, adapters }) {
       setBusy(false);
     }
   };
-  const ways = [["made", "Make questions from the documents: words that are left out of sentences"], ["file", "Use a file of questions"]];
+  const ways = [["made", "Make questions from the documents: by the model that is set up for it, else words that are left out of sentences"], ["file", "Use a file of questions"]];
   return html`<form onSubmit=${submit} noValidate>
     <section class="card" role="group" aria-label="What to learn from"><${Documents} draft=${draft} onChange=${change} error=${at("document_ids")} /></section>
     <section class="card" role="group" aria-label="What is asked"><h2>What is asked</h2>

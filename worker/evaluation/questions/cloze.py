@@ -45,7 +45,7 @@ def _question(sentence: str) -> Question | None:
     for answer, start in _candidates(sentence):
         blanked = sentence[:start] + BLANK + sentence[start + len(answer) :]
         asked = ASKED.format(sentence=blanked)
-        if not _reveals(asked, answer):
+        if not reveals(asked, answer):
             return Question(asked, answer)
     return None
 
@@ -56,8 +56,8 @@ def _candidates(sentence: str) -> Iterator[tuple[str, int]]:
             yield match.group(), match.start()
 
 
-def _reveals(asked: str, answer: str) -> bool:
-    """Whether what is left holds the answer, or one of its words of more than three letters, or one of its numbers."""
+def reveals(asked: str, answer: str) -> bool:
+    """Whether what is asked holds the answer, or one of its words of more than three letters, or one of its numbers."""
     rest = asked.casefold()
     words = set(_TOKENS.findall(rest))
     telling = {one for one in _TOKENS.findall(answer.casefold()) if len(one) > 3 or one.isdigit()}
