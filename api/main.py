@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from api.access import SCOPES, authorize
@@ -89,6 +91,7 @@ ROUTERS = (
     maintenance,
     metrics,
 )
+_DEPENDENCIES = (Depends(authorize),)  # of every route
 _LARGEST_BODY = 1024 * 1024  # of anything but an upload
 _MULTIPART_OVERHEAD = 64 * 1024  # boundaries and headers around an upload's files
 
@@ -110,13 +113,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="finetuned",
         version=version("finetuned"),
         lifespan=lifespan,
-        dependencies=[Depends(authorize)],
+        dependencies=_DEPENDENCIES,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.scopes = dict(SCOPES)
-    for router in ROUTERS:
-        app.include_router(router, responses=error_responses(router.prefix))
+    app.router.routes.extend(_routes())
     app.mount(PAGES, StaticFiles(directory=APP, html=True), name="pages")
     add_error_handlers(app)
     upload = settings.max_upload_bytes * settings.max_files_per_upload + _MULTIPART_OVERHEAD
@@ -133,3 +135,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.request_measures = RequestMeasures()
     app.add_middleware(CountRequests, measures=app.state.request_measures)  # added last, so outermost
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Of all resources. What FastAPI makes of them at the first request takes longer than all
+    else at a start, and is the same for every application of a process."""
+    api = APIRouter(dependencies=_DEPENDENCIES)
+    for router in ROUTERS:
+        api.include_router(router, responses=error_responses(router.prefix))
+    return api.routes

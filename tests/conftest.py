@@ -12,12 +12,15 @@ import pytest
 import redis
 from xdist.scheduler import LoadFileScheduling
 
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
+from tests.databases import migrate
 from tests.postgres import PostgresServer
 
 SHARE_A_STACK = ("tests/end_to_end", "tests/ui")
+# While one process has a long group, with stacks of its own, the other has short files: no two of those at once, and
+# none of them last.
+ORDER = ("tests/end_to_end", "tests/api", "tests/docs", "tests/finetuning", "tests/inference", "tests/ui")
 
 
 class ByFileOrStack(LoadFileScheduling):
@@ -26,6 +29,12 @@ class ByFileOrStack(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
         return next((folder for folder in SHARE_A_STACK if file.startswith(f"{folder}/")), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Read by pytest."""
+    places = {folder: place for place, folder in enumerate(ORDER)}
+    items.sort(key=lambda item: places.get("/".join(item.nodeid.split("/")[:2]), len(ORDER)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
@@ -57,7 +66,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     """A migrated, empty database of each kind, by its URL."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/finetuned.db"
-        migrations.upgrade(url)
+        migrate(url)
         yield url
         return
     with request.getfixturevalue("postgres").migrated_database() as url:

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.models import AdapterVersion
 from shared.promotion_policy import GateDecision
@@ -25,11 +24,12 @@ from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import Claim, JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
+from tests.databases import migrate
 
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     return create_app(settings)
 
 

@@ -17,13 +17,13 @@ from sqlalchemy import select, update
 from api.access import SCOPES
 from api.keys.ring import KEYLESS, KeyRing
 from api.main import create_app
-from shared import migrations
 from shared.api_keys import SCOPES as ALL_SCOPES
 from shared.api_keys import hash_of
 from shared.database import Database, now
 from shared.models import ApiKey
 from shared.repositories.keys import KeyLimits, KeyRepository
 from shared.settings import Settings
+from tests.databases import migrate
 
 BELONGS_TO_NO_PROJECT = {"/docs", "/openapi.json", "/ui"}
 BODIES = {("POST", "/session"): {"key": "ft-unknown"}}  # looks at the key in its body, whoever asks
@@ -153,7 +153,7 @@ Start = Callable[..., TestClient]
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
     """A client at an address of its own."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     begun: list[TestClient] = []
 
     def begin(address: str, **changes: object) -> TestClient:

@@ -18,7 +18,6 @@ from fastapi.testclient import TestClient
 from api.answers.admission import Admission
 from api.answers.dispatcher import MOST_UNREAD, Dispatcher, PendingAnswer
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.messages import Choice, LikelyToken, Quality, Question, Reply, Sampling, TokenChunk, TokenLogprob
@@ -26,6 +25,7 @@ from shared.settings import Settings
 from shared.streams import GROUP, QUESTIONS, replies_of
 from tests.api.conftest import RedisServer, beat, publish
 from tests.api.fake_worker import FakeWorker, answer, echo, refuse, say_nothing, tokens
+from tests.databases import migrate
 from tests.waiting import until
 
 QUERY = "/fine-tuning/query"
@@ -348,7 +348,7 @@ def test_questions_that_a_worker_has_taken_do_not_count_as_waiting(
 def hasty(settings: Settings) -> Iterator[TestClient]:
     """An application that waits half a second for an answer."""
     settings = settings.model_copy(update={"answer_timeout_seconds": 0.5})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 
@@ -402,7 +402,7 @@ def test_while_redis_is_away_the_answer_is_503_and_afterwards_all_is_well(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     settings = Settings(data_dir=tmp_path, redis_url=redis_server.url, base_model="demo")
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     beat(database, "inference")
     with TestClient(create_app(settings), base_url="http://localhost") as client:

@@ -12,12 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from shared.training_method import DpoMethod, SupervisedMethod
 from tests.api.test_access import make_key, sent
 from tests.data import tokenizers_of
+from tests.databases import migrate
 from tests.shared.test_answers_repository import add, row
 from worker.base_models.formats import PromptFormat
 from worker.data.dataset import build
@@ -32,7 +32,7 @@ NUM = 12
 @pytest.fixture
 def keeping(settings: Settings) -> Iterator[TestClient]:
     """The application where texts are kept."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     app = create_app(settings.model_copy(update={"store_queries": True}))
     with TestClient(app, base_url="http://localhost") as client:
         yield client

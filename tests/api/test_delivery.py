@@ -15,13 +15,13 @@ from starlette.types import Message
 
 from api.main import create_app
 from api.sse import sse_response
-from shared import migrations
 from shared.database import Database
 from shared.messages import Question, Reply
 from shared.settings import Settings
 from shared.streams import GROUP, KEEP_SECONDS, QUESTIONS, SILENT_SECONDS
 from tests.api.conftest import beat
 from tests.api.fake_worker import FakeWorker, Script, answer, tokens
+from tests.databases import migrate
 
 QUERY = "/fine-tuning/query"
 
@@ -30,7 +30,7 @@ QUERY = "/fine-tuning/query"
 def hasty(settings: Settings) -> Iterator[TestClient]:
     """An application that waits half a second for an answer."""
     settings = settings.model_copy(update={"answer_timeout_seconds": 0.5})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 

@@ -10,11 +10,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from shared.storage import free_bytes
 from tests.api.conftest import Upload
+from tests.databases import migrate
 
 MANY = 10**18
 ZIP = ("files", ("adapter.zip", b"PK\x03\x04", "application/zip"))
@@ -24,7 +24,7 @@ ZIP = ("files", ("adapter.zip", b"PK\x03\x04", "application/zip"))
 def short(settings: Settings) -> Iterator[TestClient]:
     """A service whose disk has less room than is to stay free."""
     chosen = settings.model_copy(update={"min_free_bytes": MANY})
-    migrations.upgrade(chosen.resolved_database_url)
+    migrate(chosen.resolved_database_url)
     with TestClient(create_app(chosen), base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client
 
@@ -59,7 +59,7 @@ def test_an_upload_that_does_not_fit_is_refused(
 
 def test_it_is_refused_by_its_announced_length_before_a_byte_is_read(settings: Settings) -> None:
     """Room for half of what is announced, and a body that fails the test if anybody reads it."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     room = 8 * 1024**2
     chosen = settings.model_copy(update={"min_free_bytes": free_bytes(settings.data_dir) - room})
 
@@ -83,7 +83,7 @@ def test_an_upload_in_parts_is_refused_when_it_is_announced(short: TestClient, s
 
 
 def test_a_part_that_does_not_fit_is_refused(settings: Settings) -> None:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     wanted = {"filename": "a.jsonl", "purpose": "batch", "bytes": 10, "mime_type": "application/jsonl"}
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         upload_id = client.post("/v1/uploads", json=wanted).json()["id"]
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing_behind(
 
 def test_a_body_without_a_length_is_looked_at_while_it_comes(settings: Settings) -> None:
     """What it takes leaves less than the reserve: it is refused half-way, and the disk is never filled."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     sent = 0
 
     def body() -> Iterator[bytes]:

@@ -19,7 +19,6 @@ from sqlalchemy import text
 from api.maintenance.doctor import examine
 from api.maintenance.findings import Report
 from api.maintenance.site import Site
-from shared import migrations
 from shared.database import Database
 from shared.errors import CorruptDocument
 from shared.evaluation_report import EXAMPLES, REPORT
@@ -29,6 +28,7 @@ from shared.repositories.evaluations import EvaluationRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.streams import BACKGROUND_QUESTIONS, GROUP, QUESTIONS
+from tests.databases import migrate
 from tests.housekeeping.conftest import House, write
 from tests.housekeeping.healthy import TEXT, furnish, write_version
 
@@ -371,7 +371,7 @@ def test_a_database_that_is_away_is_said(tmp_path: Path, redis_url: str) -> None
 
 def test_a_damaged_sqlite_file_is_said(tmp_path: Path, redis_url: str) -> None:
     settings = Settings(data_dir=tmp_path, redis_url=redis_url, _env_file=None)
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     path = tmp_path / "finetuned.db"
     data = bytearray(path.read_bytes())
     data[4096 * 3 : 4096 * 9] = b"\xff" * (4096 * 6)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from api.documents.form import clean_filename
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.models import AdapterVersion, Dataset
 from shared.repositories.datasets import DatasetRepository
@@ -21,6 +20,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import Upload, publish
+from tests.databases import migrate
 
 
 def _files(*parts: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -98,7 +98,7 @@ def test_if_no_file_is_good_the_first_error_is_the_answer(client: TestClient) ->
 def small(settings: Settings) -> Iterator[TestClient]:
     """An application that takes 3 files of 100,000 bytes."""
     settings = settings.model_copy(update={"max_upload_bytes": 100_000, "max_files_per_upload": 3})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 
@@ -159,7 +159,7 @@ def served_small(settings: Settings) -> Iterator[tuple[str, int]]:
     import uvicorn
 
     settings = settings.model_copy(update={"max_upload_bytes": 100_000, "max_files_per_upload": 3})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     listener = sockets.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1))

@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.errors import CorruptDocument
 from shared.made_files import enter_made_file
@@ -20,6 +19,7 @@ from shared.repositories.documents import DocumentRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import Upload
+from tests.databases import migrate
 
 CHAT = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Odile.", "weight": 1}]}
 PREFERENCE = {
@@ -252,7 +252,7 @@ def test_a_retry_with_the_same_key_gets_the_first_answer(api: openai.OpenAI, set
 def small(settings: Settings) -> Iterator[TestClient]:
     """An application that takes 10,000 bytes a request."""
     settings = settings.model_copy(update={"max_upload_bytes": 10_000})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 

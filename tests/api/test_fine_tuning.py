@@ -16,6 +16,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.training_config import FineTuningConfig
 from tests.api.conftest import Upload, beat, claim, publish
+from tests.databases import migrate
 from tests.waiting import until
 
 
@@ -206,10 +207,9 @@ def test_dpo_is_refused_on_a_finished_setup_without_preferences(
 
 def test_jobs_are_accepted_while_redis_is_away(tmp_path: Any) -> None:
     from api.main import create_app
-    from shared import migrations
 
     settings = Settings(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", base_model="demo")
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         client.post("/documents", files=[("files", ("a.txt", b"text"))])
         answer = client.post("/fine-tuning/setup")

@@ -7,10 +7,10 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.api.conftest import beat
+from tests.databases import migrate
 
 
 def test_the_api_imports_neither_torch_nor_a_worker() -> None:
@@ -48,7 +48,7 @@ def test_a_missing_base_model_is_named_and_does_not_keep_the_rest_from_working(s
     away = settings.model_copy(
         update={"base_model": "microsoft/DialoGPT-medium", "model_cache_dir": settings.data_dir / "models"}
     )
-    migrations.upgrade(away.resolved_database_url)
+    migrate(away.resolved_database_url)
     database = Database(away.resolved_database_url)
     with TestClient(create_app(away), base_url="http://localhost") as client:
         beat(database, "training", "setup", "inference")

@@ -21,13 +21,13 @@ from sqlalchemy import select, update
 from api.address import address_to_bind
 from api.keys.__main__ import main as operate
 from api.main import create_app
-from shared import migrations
 from shared.api_keys import hash_of
 from shared.database import Database
 from shared.models import ApiKey, Document, Job, ReceivedBytes
 from shared.repositories.keys import KeyRepository
 from shared.settings import Settings
 from tests.api.test_access import make_key, sent
+from tests.databases import migrate
 from tests.waiting import until
 
 ADMIN = {"name": "first", "scopes": ["admin"]}
@@ -37,7 +37,7 @@ Start = Callable[..., TestClient]
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
     """Starts an API process with changed settings."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with ExitStack() as processes:
         yield lambda **changes: processes.enter_context(
             TestClient(create_app(settings.model_copy(update=changes)), base_url="http://localhost")
@@ -318,7 +318,7 @@ CANARIES = {name: f"canary-{name}-7f3a9c" for name in ("bearer", "query", "opena
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_secret_is_in_the_log_of_a_real_process(settings: Settings, tmp_path: Path, log_format: str) -> None:
     url = settings.resolved_database_url
-    migrations.upgrade(url)
+    migrate(url)
     with (
         _process(tmp_path, settings, FINETUNED_LOG_FORMAT=log_format) as (address, log),
         httpx.Client(base_url=address, timeout=120) as client,
@@ -352,7 +352,7 @@ def test_no_secret_is_in_the_log_of_a_real_process(settings: Settings, tmp_path:
 
 
 def test_a_real_process_without_keys_listens_on_loopback_alone(settings: Settings, tmp_path: Path) -> None:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with _process(tmp_path, settings, FINETUNED_HOST="0.0.0.0") as (address, log):  # noqa: S104
         port = int(address.rpartition(":")[2])
         others = {one[4][0] for one in socket.getaddrinfo(socket.gethostname(), port, family=socket.AF_INET)}

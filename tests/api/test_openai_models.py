@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.models import Job, ModelCheckpoint
 from shared.repositories.adapters import AdapterRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import publish
+from tests.databases import migrate
 
 JOB = "ftjob-0123456789ab"
 MODEL = "ft:demo:default:handbook:0123456789ab"
@@ -87,7 +87,7 @@ def test_base_models_on_disk_are_listed_by_the_names_that_patterns_allow(tmp_pat
     (cache / "models--google--flan-t5-empty").mkdir()
     allowed = ("google/flan-*", "acme/tiny", "acme/away")
     settings = settings.model_copy(update={"model_cache_dir": cache, "allowed_models": allowed})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         api = _strict(client)
         assert [model.id for model in api.models.list()] == ["demo", "acme/tiny", "google/flan-t5-small"]

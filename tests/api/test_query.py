@@ -11,13 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.messages import Question, Refusal, Reply
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import beat, publish
 from tests.api.fake_worker import FakeWorker, answer, echo, refuse
+from tests.databases import migrate
 from tests.retrieval.indexing import FakeEndpoint, fake_endpoint, index_all
 from worker.data.text_cache import TextCache
 from worker.data.texts import ExtractedText, Section
@@ -50,7 +50,7 @@ def with_endpoint(settings: Settings, endpoint: FakeEndpoint) -> Settings:
 
 @pytest.fixture
 def endpoint_client(with_endpoint: Settings) -> Iterator[TestClient]:
-    migrations.upgrade(with_endpoint.resolved_database_url)
+    migrate(with_endpoint.resolved_database_url)
     with TestClient(create_app(with_endpoint), base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client
 

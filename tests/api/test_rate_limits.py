@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from api.main import create_app
 from api.rate_limits import Allowance, caller_of, duration, take
 from api.services import connect_redis
-from shared import migrations
 from shared.settings import Settings
 from tests.api.conftest import RedisServer
+from tests.databases import migrate
 
 Start = Callable[..., TestClient]
 
@@ -24,7 +24,7 @@ Start = Callable[..., TestClient]
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
     """Starts an API process of its own that allows so many requests a minute."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with ExitStack() as processes:
 
         def begin(requests_per_minute: int, **changes: object) -> TestClient:

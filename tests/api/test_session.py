@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from api.access import SESSION_COOKIE
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.api.test_access import make_key, sent
+from tests.databases import migrate
 
 OURS = {"Origin": "http://localhost"}
 
@@ -97,7 +97,7 @@ Start = Callable[..., TestClient]
 
 @pytest.fixture
 def from_elsewhere(settings: Settings) -> Iterator[TestClient]:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost", client=("192.0.2.1", 40000)) as client:
         yield client
 

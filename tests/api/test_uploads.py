@@ -14,12 +14,12 @@ from openai.types import Upload as UploadObject
 from sqlalchemy import select, update
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.errors import IllegalTransition, NotFound
 from shared.models import Upload, UploadPart
 from shared.repositories.uploads import UploadRepository
 from shared.settings import Settings
+from tests.databases import migrate
 
 DATA = b"".join(
     json.dumps({"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}).encode()
@@ -157,7 +157,7 @@ def test_an_upload_expires_with_its_parts(api: openai.OpenAI, rows: Database, se
 def small(settings: Settings) -> Iterator[TestClient]:
     """An application that takes 10,000 bytes a request and 20,000 a file."""
     settings = settings.model_copy(update={"max_upload_bytes": 10_000, "max_file_bytes": 20_000})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield client
 

@@ -26,7 +26,6 @@ from api.webhooks.addresses import checked_url, is_public
 from api.webhooks.posting import Outcome, post_event, webhook_client
 from api.webhooks.sender import MOST_ATTEMPTS, pause_seconds
 from api.webhooks.signing import new_secret
-from shared import migrations
 from shared.database import Database
 from shared.errors import BatchExpired, InvalidRequest, SetupFailed
 from shared.models import WebhookDelivery
@@ -36,6 +35,7 @@ from shared.settings import Settings
 from shared.webhook_events import EVENT_TYPES
 from tests.api.conftest import claim
 from tests.api.webhook_receiver import Receiver
+from tests.databases import migrate
 from tests.waiting import until
 
 Start = Callable[..., TestClient]
@@ -44,7 +44,7 @@ Start = Callable[..., TestClient]
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
     """Starts an API process of its own, which may send to this machine unless the test says otherwise."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with ExitStack() as processes:
 
         def begin(*, allow_private: bool = True) -> TestClient:
@@ -302,7 +302,7 @@ def test_a_receiver_that_is_gone_disables_its_webhook(start: Start, rows: Databa
 
 def test_a_restart_sends_what_is_due(settings: Settings, rows: Database) -> None:
     allowed = settings.model_copy(update={"webhook_allow_private": True})
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with Receiver([500]) as receiver, TestClient(create_app(allowed), base_url="http://localhost") as client:
         webhook = _create(client, receiver.url)
         before = _end_job(rows, "training")
@@ -318,7 +318,7 @@ def test_the_api_lives_before_the_database_is_migrated_and_sends_afterwards(sett
     allowed = settings.model_copy(update={"webhook_allow_private": True})
     with Receiver() as receiver, TestClient(create_app(allowed), base_url="http://localhost") as client:
         assert client.get("/health/live").status_code == 200
-        migrations.upgrade(settings.resolved_database_url)
+        migrate(settings.resolved_database_url)
         _create(client, receiver.url)
         database = Database(settings.resolved_database_url)
         _end_job(database, "training")

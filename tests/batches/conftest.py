@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from shared import migrations
 from shared.database import Database
 from shared.messages import Question
 from shared.models import Document, Job
@@ -22,6 +21,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.batches.files import answer, read_output, write_input
+from tests.databases import migrate
 from worker.inference.questions import QuestionStream, connect
 from worker.jobs.child import forkserver_for
 from worker.jobs.supervisor import Supervisor
@@ -90,7 +90,7 @@ class Bench:
 @contextmanager
 def open_bench(settings: Settings) -> Iterator[Bench]:
     """A bench with a database of its own."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     stopping = threading.Event()
     supervisor = Supervisor(

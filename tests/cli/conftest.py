@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from api.main import create_app
 from cli.main import app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
+from tests.databases import migrate
 
 
 def is_alive(pid: int) -> bool:
@@ -64,7 +64,7 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rows(settings: Settings) -> Iterator[Database]:
     """The service's migrated database, as its workers see it."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     yield database
     database.close()

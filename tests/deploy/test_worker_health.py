@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from shared import migrations
 from shared.database import Database
 from shared.models import Worker
 from shared.repositories.workers import FRESH_SECONDS, WorkerRepository
 from shared.worker_health import is_alive
+from tests.databases import migrate
 
 
 def beat(database: Database, worker_id: str, kind: str) -> None:
@@ -48,7 +48,7 @@ def test_a_worker_that_has_fallen_silent_is_not_well(database: Database) -> None
 def test_the_command_says_no_and_why_in_one_line(tmp_path: Path, is_migrated: bool) -> None:
     url = f"sqlite:///{tmp_path}/finetuned.db"
     if is_migrated:
-        migrations.upgrade(url)
+        migrate(url)
     command = [sys.executable, "-m", "shared.worker_health", "training"]
     done = subprocess.run(command, env={"DATABASE_URL": url}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

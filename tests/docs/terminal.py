@@ -19,7 +19,8 @@ _LINKED = ("examples", "deploy", "docker-compose.yml", "docker-compose.gpu.yml")
 
 def stays(block: Block) -> bool:
     """Whether a block starts a stack, in the foreground, by its last line."""
-    return block.text.splitlines()[-1:] != [] and block.text.splitlines()[-1].split()[:2] == ["finetuned", "up"]
+    lines = typed(block.text, {}).splitlines()
+    return lines[-1:] != [] and lines[-1].split()[:2] == ["finetuned", "up"]
 
 
 class Terminal:

@@ -15,7 +15,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shared import migrations
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.evaluation_parameters import Column
@@ -26,6 +25,7 @@ from shared.repositories.documents import DocumentRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage, sha256_of
+from tests.databases import migrate
 from tests.inference.test_service import Worker
 from tests.inference.tiny import publish
 from tests.tiny_models import make_model, make_tokenizer
@@ -194,7 +194,7 @@ def installed(gpt2: Path, dataset_folder: Path, tmp_path_factory: pytest.TempPat
     """A data folder that each test gets a copy of, and the id of its setup job."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("installed") / "data", _env_file=None)
     storage = Storage(settings.data_dir)
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     with database.write() as session:
         setup = JobRepository(session).create("default", "setup", {})

@@ -22,11 +22,11 @@ from sqlalchemy import text
 
 from api.main import create_app
 from cli.local_stack.redis import server_executable
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.api.conftest import RedisServer, beat, publish, serving
 from tests.api.fake_worker import FakeWorker, answer, tokens
+from tests.databases import migrate
 from tests.faults.goals import Outcome, Trial
 from tests.faults.servers import crashable_postgres
 
@@ -52,7 +52,7 @@ def answering_service(folder: Path, database_url: str | None = None) -> Iterator
     chosen = Settings(
         data_dir=folder / "data", redis_url=redis.url, base_model="demo", database_url=database_url, _env_file=None
     )
-    migrations.upgrade(chosen.resolved_database_url)
+    migrate(chosen.resolved_database_url)
     database = Database(chosen.resolved_database_url)
     beat(database, "inference", "training", "setup", "batch", "retrieval", "sweep", loaded_models=["demo"])
     publish(database, "handbook")

@@ -22,7 +22,6 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 
 from api.main import create_app
-from shared import migrations
 from shared.base_models import check_allowed
 from shared.database import Database
 from shared.errors import FinetunedError
@@ -31,6 +30,7 @@ from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
+from tests.databases import migrate
 from tests.faults.canary import Canary
 from tests.faults.goals import Outcome, Trial
 from tests.inference import tiny
@@ -115,7 +115,7 @@ class _Registry:
             data_dir=folder / "data", base_model=str(self._base), allowed_models=allowed, redis_url=f"unix://{folder}/no",
             _env_file=None,
         )  # fmt: skip
-        migrations.upgrade(self._settings.resolved_database_url)
+        migrate(self._settings.resolved_database_url)
         self._database = Database(self._settings.resolved_database_url)
         self._storage = Storage(self._settings.data_dir)
         version = tiny.publish(self._database, self._storage, self._base, "handbook", 1)

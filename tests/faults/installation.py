@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from shared import migrations
 from shared.database import Database
 from shared.models import Job, JobEvent
 from shared.repositories.jobs import ENDED, JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from shared.storage import Storage
+from tests.databases import migrate
 from tests.faults.goals import Trial
 from tests.faults.processes import Process
 from tests.faults.servers import CrashablePostgres, RedisServer, crashable_postgres
@@ -138,7 +138,7 @@ def installation(trial: Trial, **environment: str) -> Iterator[Installation]:
             url = stack.enter_context(postgres.databases.database("migrated"))
         else:
             postgres, url = None, f"sqlite:///{trial.folder}/finetuned.db"
-            migrations.upgrade(url)
+            migrate(url)
         made = Installation(trial.folder, url, redis, postgres)
         made.environment.update(environment)
         stack.callback(made.close)

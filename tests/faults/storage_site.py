@@ -19,7 +19,6 @@ from sqlalchemy import NullPool, create_engine, select, text
 
 from api.documents.entering import NewFile, enter_rows, move_files
 from api.documents.receiving import ReceivedFile
-from shared import migrations
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.errors import FinetunedError
@@ -32,6 +31,7 @@ from shared.repositories.jobs import Claim, JobRepository
 from shared.settings import Settings
 from shared.storage import Storage, disk_errors, is_sealed, sha256_of
 from shared.training_config import FineTuningConfig
+from tests.databases import migrate
 from tests.faults.goals import Trial
 from tests.faults.servers import crashable_postgres
 from tests.finetuning.conftest import make_examples
@@ -345,7 +345,7 @@ def site(trial: Trial, name: str = "site", *, num_epochs: int = 1) -> Iterator[S
     if trial.database == "sqlite":
         (folder / "database").mkdir()
         url = f"sqlite:///{folder}/database/finetuned.db"
-        migrations.upgrade(url)
+        migrate(url)
         made = Site(folder, url, num_epochs=num_epochs)
         made.furnish()
         yield made

@@ -11,7 +11,6 @@ from datasets import Dataset as ArrowDataset
 from datasets import DatasetDict
 from datasets.utils import disable_progress_bars
 
-from shared import migrations
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.models import Dataset, Job, JobEvent
@@ -21,6 +20,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage, seal
 from shared.training_config import FineTuningConfig
+from tests.databases import migrate
 from tests.finetuning.conftest import make_examples
 from worker.base_models.formats import Example
 from worker.finetuning.job import run_training
@@ -72,7 +72,7 @@ class Installation:
 def install(folder: Path, config: FineTuningConfig) -> Installation:
     """In `folder`, with 11 examples to train on and 5 held out."""
     settings = Settings(data_dir=folder, evaluate_after_training=False, _env_file=None)
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
     with database.write() as session:
         setup = JobRepository(session).create("team", "setup", {})

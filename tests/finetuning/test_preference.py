@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import OPTConfig, OPTForCausalLM
 
-from shared import migrations
 from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.errors import NothingToLearn
@@ -28,6 +27,7 @@ from shared.settings import Settings
 from shared.storage import Storage
 from shared.training_config import FineTuningConfig
 from shared.training_method import DpoMethod
+from tests.databases import migrate
 from tests.tiny_models import ARCHITECTURES, make_model, make_tokenizer
 from worker.base_models.formats import MASKED, Example, PreferencePair, PromptFormat, encode_preference, sequences
 from worker.data.job import run_setup
@@ -430,7 +430,7 @@ def test_openais_lines_become_a_version_that_prefers_the_preferred_answers(
     tiny_folder: Path, dpo_config: FineTuningConfig, tmp_path: Path
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data", _env_file=None)
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
     config = dpo_config.model_copy(update={"model_name": str(tiny_folder), "max_length": 128, "num_epochs": 4})
 

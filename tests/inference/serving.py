@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from shared import migrations
 from shared.database import Database
 from shared.ids import new_id
 from shared.messages import Answer, TokenChunk, parse_reply
 from shared.settings import Settings
 from shared.storage import Storage
+from tests.databases import migrate
 from tests.inference.test_service import CLAIM_AFTER_SECONDS, REPLIES, Client
 from worker.inference.engine import Engine, Output, Statistics
 from worker.inference.measures import Measures
@@ -131,7 +131,7 @@ def serving(
     load: Callable[[str, Settings], LoadedModel] = load_base,
 ) -> Iterator[Serving]:
     """A worker that runs, on a migrated database."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     stream = questions(connect(settings.resolved_redis_url), new_id("inference@"), CLAIM_AFTER_SECONDS)
     served = Serving(settings, stream, lambda name: load(name, settings))
     served.start()

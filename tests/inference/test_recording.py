@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from shared import migrations
 from shared.database import Database, now
 from shared.messages import Answer, Quality, Question, Sampling, Turn, Usage
 from shared.models import AnswerRecord
 from shared.repositories.answers import MOST_TEXT, AnswerRepository
+from tests.databases import migrate
 from tests.waiting import until
 from worker.inference.recording import Recorder
 
@@ -124,7 +124,7 @@ def test_old_answers_are_removed(database: Database, new_recorder: NewRecorder) 
 
 def test_while_the_database_is_locked_nobody_waits_and_afterwards_all_is_written(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/locked.db"
-    migrations.upgrade(url)
+    migrate(url)
     database = Database(url)
     recorder = Recorder(database, stores_queries=False, retention_days=30.0, pause_seconds=0.01)
     recorder.start()

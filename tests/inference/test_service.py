@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from shared import migrations
 from shared.database import Database
 from shared.ids import new_id
 from shared.messages import Answer, Question, Refusal, Reply, Sampling, TokenChunk, TokenLogprob, Turn, parse_reply
@@ -22,6 +21,7 @@ from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.streams import ABORTS, GROUP, QUESTIONS, replies_of
+from tests.databases import migrate
 from tests.inference.tiny import add_nan, flip_a_byte, publish
 from tests.waiting import until
 from worker.adapter_files import MANIFEST, Manifest, list_files
@@ -100,7 +100,7 @@ class Client:
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str, gpt2: Path) -> Settings:
     settings = Settings(data_dir=tmp_path, redis_url=redis_url, base_model=str(gpt2))
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     return settings
 
 
@@ -387,7 +387,7 @@ def test_a_worker_outlives_a_restart_of_redis(
     socket = tmp_path_factory.mktemp("r") / "redis.sock"
     command = [redis_binary, "--port", "0", "--unixsocket", str(socket), "--save", ""]
     settings = Settings(data_dir=tmp_path, redis_url=f"unix://{socket}", base_model=str(gpt2))
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     until(socket.exists)

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared import migrations
 from shared.database import Database
 from shared.models import Job
 from shared.queue import Doorbell, celery_app
 from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
+from tests.databases import migrate
 from tests.jobs.runners import starts
 from tests.waiting import until
 
@@ -27,7 +27,7 @@ StartWorker = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     yield database
     database.close()

@@ -15,13 +15,13 @@ import pytest
 import torch
 from peft import PeftModel
 
-from shared import migrations
 from shared.database import Database
 from shared.models import AdapterVersion, Job, Promotion
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage, sha256_of
+from tests.databases import migrate
 from tests.finetuning.serving import peft_answer
 from tests.inference import tiny
 from worker.adapter_files import MANIFEST, Manifest, list_files
@@ -113,7 +113,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         folder = tmp_path_factory.mktemp(architecture)
         base = tiny.save_model(architecture, folder / "tiny")
         settings = settings_of(base, folder / "data")
-        migrations.upgrade(settings.resolved_database_url)
+        migrate(settings.resolved_database_url)
         database, storage = Database(settings.resolved_database_url), Storage(settings.data_dir)
         published = storage.version(tiny.publish(database, storage, base, "handbook", 1, architecture=architecture))
         database.close()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
+from tests.databases import migrate
 from tests.retrieval.indexing import FakeEndpoint, fake_endpoint
 
 
@@ -18,7 +18,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     yield database
     database.close()

@@ -9,18 +9,18 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.api.conftest import serving
 from tests.api.test_access import make_key
+from tests.databases import migrate
 from tests.ui.browser import Visitor, visitor
 
 
 @pytest.fixture
 def locked(settings: Settings, browser: Browser) -> Iterator[tuple[Visitor, Database]]:
     """A visitor of an installation that has keys."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     rows = Database(settings.resolved_database_url)
     make_key(rows, "admin")
     with serving(create_app(settings)) as url, browser.new_context() as context:

@@ -9,16 +9,16 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from api.main import create_app
-from shared import migrations
 from shared.settings import Settings
 from tests.api.conftest import serving
+from tests.databases import migrate
 from tests.ui.browser import Visitor, visitor
 
 
 @pytest.fixture
 def open_service(settings: Settings, browser: Browser) -> Iterator[Visitor]:
     """A visitor of an installation that has no key yet."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     with serving(create_app(settings)) as url, browser.new_context() as context:
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield visitor(context, url)

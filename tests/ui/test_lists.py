@@ -8,11 +8,11 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from tests.api.conftest import serving
+from tests.databases import migrate
 from tests.ui.browser import Visitor, visitor
 
 NUM_JOBS = 60
@@ -21,7 +21,7 @@ NUM_JOBS = 60
 @pytest.fixture
 def ids(settings: Settings) -> list[str]:
     """Many jobs, newest first."""
-    migrations.upgrade(settings.resolved_database_url)
+    migrate(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     made = []
     for number in range(NUM_JOBS):

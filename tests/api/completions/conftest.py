@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from api.main import create_app
-from shared import migrations
 from shared.database import Database
 from shared.settings import Settings
 from tests.api.conftest import RedisServer, beat, serving
+from tests.databases import migrate
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def module_settings(redis_binary: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def station(module_settings: Settings) -> Iterator[Station]:
     url = module_settings.resolved_database_url
-    migrations.upgrade(url)
+    migrate(url)
     rows = Database(url)
     with serving(create_app(module_settings)) as served:
         yield Station(served, module_settings, rows)
