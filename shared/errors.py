@@ -239,7 +239,7 @@ class NothingToLearn(DatasetError):
 
 class SetupFailed(DatasetError):
     code = "setup_failed"
-    cure = "The setup job that this training waited for did not succeed; look at its error."
+    cure = "The job that this one waited for did not succeed; look at its error."
 
 
 class BaseModelError(FinetunedError):

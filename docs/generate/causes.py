@@ -111,8 +111,9 @@ CAUSES: Mapping[str, tuple[str, str]] = {
         "Raise `max_length`, or look into the answers of the file.",
     ),
     "setup_failed": (
-        "A training waits for the setup job that makes its dataset, and that one failed or was cancelled.",
-        "Look at the setup job's error, mend that, and start both again.",
+        "A training waits for the setup that makes its dataset, an evaluation may wait for that; what this one "
+        "waited for has failed or was cancelled.",
+        "Look at that job's error, mend what it names, and start again.",
     ),
     "base_model_error": ("The base model cannot be used; the sentence says why.", "Choose another from `GET /models`."),
     "base_model_not_found": (

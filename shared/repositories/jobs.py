@@ -335,15 +335,21 @@ class JobRepository:
             self._update(*held, status="queued", queued_at=now())
 
     def _fail_waiting(self, job_id: str) -> None:
-        self._update(
-            Job.waits_for == job_id,
-            Job.status.in_(("queued", "paused")),
-            status="cancelled" if self._status(job_id) == "cancelled" else "failed",
-            error_code=SetupFailed.code,
-            error_detail=SetupFailed.cure,
-            finished_at=now(),
-        )
-
+        """Ends what waits for a job that has ended badly, and what waits for that."""
+        waiting = self.session.scalars(
+            update(Job)
+            .where(Job.waits_for == job_id, Job.status.in_(("queued", "paused")))
+            .values(
+                status="cancelled" if self._status(job_id) == "cancelled" else "failed",
+                error_code=SetupFailed.code,
+                error_detail=SetupFailed.cure,
+                finished_at=now(),
+            )
+            .returning(Job.id),
+            execution_options={"synchronize_session": False},
+        ).all()
+        for one in waiting:
+            self._fail_waiting(one)
         if job_id.startswith(PREFIX_BY_JOB_KIND["sweep"]):
             self._cancel_trials(job_id)
 

@@ -96,6 +96,21 @@ def test_a_failed_setup_fails_the_training_that_waits_for_it(database: Database)
     assert read(database, training).status == "failed"
 
 
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_what_waits_for_a_job_that_waits_ends_with_the_first(database: Database, ending: str) -> None:
+    setup = create(database, "setup")
+    training = create(database, waits_for=setup)
+    evaluation = create(database, "evaluation", waits_for=training)
+    other = create(database)
+    held = claim(database, "setup")
+    assert held is not None
+    with database.write() as session:
+        jobs = JobRepository(session)
+        jobs.fail(held, NothingToLearn()) if ending == "failed" else jobs.cancel("default", setup)
+    assert [read(database, one).status for one in (training, evaluation, other)] == [ending, ending, "queued"]
+    assert read(database, evaluation).error_code == "setup_failed"
+
+
 def test_a_superseded_attempt_changes_nothing(database: Database) -> None:
     old = claimed(database, lease_seconds=-1.0)
     with database.write() as session:

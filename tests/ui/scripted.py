@@ -28,3 +28,16 @@ def answer(page: Page, path: str, found: Answer, status: int = 200) -> None:
         route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
 
     page.route(lambda url: urlsplit(url).path == path, fulfil)
+
+
+def reached(page: Page, path: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What is sent to `path` from now on, and what the real API answers."""
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def forward(route: Route) -> None:
+        response = route.fetch()
+        found.append((json.loads(route.request.post_data or "{}"), response.json()))
+        route.fulfill(response=response)
+
+    page.route(lambda url: urlsplit(url).path == path, forward)
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -9,6 +11,7 @@ from shared.evaluation_report import Recommendation
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import PHONE, Visitor, violations
 from tests.ui.evaluated import BASE, BOTH, RAG, TUNED, evaluated, report
+from tests.ui.scripted import reached
 from tests.ui.test_gate import sent
 
 SAID = Recommendation(
@@ -30,16 +33,21 @@ def advised(stack: RunningStack) -> str:
     return evaluated(stack, report(SAID, (BASE, RAG, TUNED, BOTH)), "advice")
 
 
-def test_advice_is_asked_for_from_the_documents(someone: Visitor, advised: str) -> None:
-    asked = sent(someone.page, "/fine-tuning/advice", {"evaluation_job_id": advised})
+def test_advice_is_asked_for_from_the_documents(someone: Visitor, stack: RunningStack) -> None:
+    asked = reached(someone.page, "/fine-tuning/advice")
     page = someone.open("documents")
     page.get_by_role("link", name="Tune, RAG, both or neither?").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.get_by_label("Questions", exact=True).fill("25")
     assert violations(page) == []
     page.get_by_role("button", name="Find out").press("Enter")
-    expect(page).to_have_url(f"{someone.url}/ui/#/evaluations/{advised}")
-    assert asked == [{"adapter": "advice", "num_questions": 25}]
+    expect(page).to_have_url(re.compile(f"{re.escape(someone.url)}/ui/#/evaluations/eval-"))
+    ((wanted, jobs),) = asked
+    assert wanted == {"adapter": "advice", "num_questions": 25}
+    assert page.url.endswith(jobs["evaluation_job_id"])
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    stack.http.post(f"/fine-tuning/jobs/{jobs['setup_job_id']}/cancel")  # if it has not failed by then
+    assert stack.wait(jobs["evaluation_job_id"])["error"]["code"] == "setup_failed"
 
 
 def test_advice_uses_a_file_of_questions_that_was_uploaded_as_such(someone: Visitor, advised: str) -> None:
@@ -74,8 +82,8 @@ def test_advice_says_what_is_worth_doing_and_why(someone: Visitor, advised: str)
     assert someone.width_over() <= 0
 
 
-def test_a_search_is_begun_with_the_space_that_was_edited(someone: Visitor) -> None:
-    asked = sent(someone.page, "/fine-tuning/sweeps", {"job_id": "sweep-1", "setup_job_id": "setup-1"})
+def test_a_search_is_begun_with_the_space_that_was_edited(someone: Visitor, stack: RunningStack) -> None:
+    asked = reached(someone.page, "/fine-tuning/sweeps")
     page = someone.open("train")
     page.get_by_label("Adapter", exact=True).fill("searched")
     page.get_by_role("link", name="Search for the best settings").press("Enter")
@@ -91,8 +99,12 @@ def test_a_search_is_begun_with_the_space_that_was_edited(someone: Visitor) -> N
     page.set_viewport_size(PHONE)
     assert someone.width_over() <= 0
     page.get_by_role("button", name="Start the search").press("Enter")
-    expect(page).to_have_url(f"{someone.url}/ui/#/sweeps/sweep-1")
-    assert asked[0] == {
+    expect(page).to_have_url(re.compile(f"{re.escape(someone.url)}/ui/#/sweeps/sweep-"))
+    ((wanted, jobs),) = asked
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    for job_id in jobs["job_id"], jobs["setup_job_id"]:
+        stack.http.post(f"/fine-tuning/jobs/{job_id}/cancel")
+    assert wanted == {
         "adapter": "searched",
         "num_trials": 5,
         "space": {

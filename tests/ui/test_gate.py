@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.end_to_end.conftest import RunningStack
 from tests.ui.browser import Visitor, violations
 from tests.ui.evaluated import evaluated, report
-from tests.ui.scripted import answer, listing
+from tests.ui.scripted import answer, listing, reached
 from tests.ui.swept import DECISION
 
 HERE = "/fine-tuning/adapters/handbook"
@@ -83,8 +83,8 @@ def test_a_held_version_says_why_and_is_promoted_all_the_same(someone: Visitor, 
     assert promoted == [{"version": 2, "actor": "pages"}]
 
 
-def test_the_policy_is_shown_and_changed(someone: Visitor, held: Page) -> None:
-    put = sent(held, f"{HERE}/policy", DECISION["policy"])
+def test_the_policy_is_shown_and_changed(someone: Visitor, held: Page, stack: RunningStack) -> None:
+    put = reached(held, f"{HERE}/policy")
     page = someone.open("adapters/handbook")
     region = page.get_by_role("region", name="What goes live")
     expect(region).to_contain_text("lower than that of the base model and the live version")
@@ -95,7 +95,10 @@ def test_the_policy_is_shown_and_changed(someone: Visitor, held: Page) -> None:
     assert violations(page) == []
     dialog.get_by_role("button", name="Keep this policy").press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert put == [{"mode": "if_better", "min_improvement": 0.05, "min_examples": 20, "against": ["base"]}]
+    wanted = {"mode": "if_better", "min_improvement": 0.05, "min_examples": 20, "against": ["base"]}
+    assert put == [(wanted, wanted)]
+    assert stack.get(f"{HERE}/policy") == wanted
+    stack.http.put(f"{HERE}/policy", json=DECISION["policy"])
 
 
 def test_an_evaluation_is_asked_for(someone: Visitor, held: Page) -> None:

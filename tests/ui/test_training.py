@@ -97,7 +97,7 @@ def test_a_failed_job_says_what_went_wrong_and_what_to_do(someone: Visitor, stac
     job = stack.job(page.url.rsplit("/", 1)[1])
     expect(page.get_by_role("alert")).to_contain_text(job["error"]["detail"])
     expect(page.get_by_role("alert").locator("code")).to_have_text(job["error"]["code"])
-    page.get_by_role("link", name="Look at the setup job").click()
+    page.get_by_role("link", name="Look at the job that it waited for").click()
     expect(page.get_by_role("alert").locator("code")).to_have_text("base_model_offline")
 
 

@@ -39,7 +39,7 @@ export function Job({ id }) {
 function Body({ job, log, connection }) {
   return html`
     <${Problem} error=${job.error && { detail: job.error.detail, code: job.error.code }} title="This job failed">
-      ${job.error?.code === "setup_failed" && job.waits_for && html`<p><a href=${href("jobs", job.waits_for)}>Look at the setup job</a></p>`}
+      ${job.error?.code === "setup_failed" && job.waits_for && html`<p><a href=${href("jobs", job.waits_for)}>Look at the job that it waited for</a></p>`}
     <//>
     <${Lost} connection=${connection} />
     <${Where} job=${job} />
