@@ -51,6 +51,11 @@ class Manifest(BaseModel):
     version_id: str | None = None
     manifest_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all files but the manifest itself."""
+        return sum(entry.size_bytes for entry in self.files.values())
+
     def to_json(self) -> str:
         """Ends with the text's own SHA-256, for which the sum's digits count as zeros."""
         text = self.model_copy(update={"manifest_sha256": _NO_SUM}).model_dump_json(by_alias=True, indent=2)

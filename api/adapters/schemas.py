@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from api.documents.form import FILE_FIELD, form_body
 from shared.models import Adapter, AdapterVersion, Dataset, Document, Promotion
 from shared.promotion_policy import GateDecision, PromotionMode, PromotionPolicy
 
@@ -196,31 +197,18 @@ def promotion_answer(move: Promotion) -> PromotionAnswer:
     )
 
 
-IMPORT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "files": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "One .zip, .tar.gz or .tgz of the folder, or its files one by one.",
-                        },
-                        "model": {
-                            "type": "string",
-                            "description": "The base model, where it has another name here than in the adapter.",
-                        },
-                        "promote": {
-                            "type": "boolean",
-                            "description": "Makes the version live even if another one is.",
-                        },
-                    },
-                }
-            }
+IMPORT_BODY = form_body(
+    ["files"],
+    {
+        "files": {
+            "type": "array",
+            "items": FILE_FIELD,
+            "description": "One .zip, .tar.gz or .tgz of the folder, or its files one by one.",
         },
-    }
-}
+        "model": {
+            "type": "string",
+            "description": "The base model, where it has another name here than in the adapter.",
+        },
+        "promote": {"type": "boolean", "description": "Makes the version live even if another one is."},
+    },
+)

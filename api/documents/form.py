@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -24,6 +24,7 @@ from shared.storage import disk_errors
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+FILE_FIELD = {"type": "string", "format": "binary"}
 _LONGEST_NAME = 255
 _LONGEST_ENDING = 16
 _LONGEST_TEXT = 1024
@@ -173,6 +174,12 @@ class Form(Generic[File]):
 
     def _end(self) -> None:
         self.is_complete = True
+
+
+def form_body(required: Sequence[str], properties: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a form, which it cannot see in the code."""
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from fastapi import Query
 from pydantic import BaseModel
 
 from api.documents.entering import Entered
+from api.documents.form import FILE_FIELD, form_body
 from api.documents.receiving import FIELD, Purpose
 from shared.models import Document
 
@@ -115,20 +116,10 @@ def uploaded_file(entered: Entered, purpose: Purpose) -> UploadedFile:
     )
 
 
-UPLOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD],
-                    "properties": {
-                        FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "purpose": {"type": "string", "enum": list(get_args(Purpose)), "default": "documents"},
-                    },
-                }
-            }
-        },
-    }
-}
+UPLOAD_BODY = form_body(
+    [FIELD],
+    {
+        FIELD: {"type": "array", "items": FILE_FIELD},
+        "purpose": {"type": "string", "enum": list(get_args(Purpose)), "default": "documents"},
+    },
+)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from api.documents.form import Form, StagedFile
+from api.documents.form import FILE_FIELD, Form, StagedFile, form_body
 from api.documents.schemas import PurposeFilter
 from api.validation import validated
 from shared.models import Document
@@ -108,22 +108,12 @@ def file_object(document: Document) -> FileObject:
     )
 
 
-FILE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD, "purpose"],
-                    "properties": {
-                        FIELD: {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(get_args(Purpose))},
-                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
-                    },
-                }
-            }
-        },
-    }
-}
+FILE_BODY = form_body(
+    [FIELD, "purpose"],
+    {
+        FIELD: FILE_FIELD,
+        "purpose": {"type": "string", "enum": list(get_args(Purpose))},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+    },
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.documents.form import FILE_FIELD, form_body
 from api.files.schemas import FileObject, FileRequest
 from shared.models import Upload, UploadPart
 
@@ -75,17 +76,4 @@ def part_object(part: UploadPart) -> PartObject:
     return PartObject(id=part.id, created_at=int(part.created_at), upload_id=part.upload_id)
 
 
-PART_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
+PART_BODY = form_body([FIELD], {FIELD: FILE_FIELD})

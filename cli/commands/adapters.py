@@ -8,7 +8,7 @@ import typer
 
 from cli.client import Json
 from cli.commands.completion import adapter_names
-from cli.commands.options import AdapterName, AsJson, Mode, open_client
+from cli.commands.options import AdapterName, AsJson, Mode, given, open_client
 from cli.output import number, print_json, print_line, print_table, when
 
 
@@ -55,8 +55,7 @@ def policy(
     as_json: AsJson = False,
 ) -> None:
     """Show which new versions of an adapter go live, or say so."""
-    given = {"mode": mode, "min_improvement": min_improvement, "min_examples": min_examples}
-    wanted = {field: value for field, value in given.items() if value is not None}
+    wanted = given({"mode": mode, "min_improvement": min_improvement, "min_examples": min_examples})
     with open_client() as client:
         found = client.policy(name)
         if wanted:

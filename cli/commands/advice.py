@@ -11,7 +11,7 @@ from rich.console import Console
 from cli.client import Json
 from cli.commands.documents import upload_for_training
 from cli.commands.evaluations import follow_evaluation, question_ids, show_evaluation
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.errors import INTERRUPTED
 from cli.following import follow, succeeded, view_for
 from cli.output import note, print_json
@@ -38,20 +38,20 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Find out whether to tune, to answer from the documents, both or neither."""
-    given = {
+    wanted: Json = {
+        "adapter": adapter,
         "model": model,
         "num_epochs": epochs,
         "learning_rate": learning_rate,
         "num_questions": num_questions,
         "question_method": question_method,
     }
-    wanted: Json = {"adapter": adapter, **{name: value for name, value in given.items() if value is not None}}
     with open_client() as client:
         if files:
             wanted["document_ids"] = upload_for_training(client, files)
         if questions is not None:
             (wanted["question_document_id"],) = question_ids(client, [questions])
-        jobs = client.advise(wanted)
+        jobs = client.advise(given(wanted))
         try:
             with view_for(Console(stderr=True, highlight=False)) as view:
                 for job_id in (jobs["setup_job_id"], jobs["training_job_id"]):

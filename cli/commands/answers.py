@@ -10,7 +10,7 @@ import typer
 
 from cli.client import Client, Json
 from cli.commands.completion import adapter_names
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.errors import CommandError, RequestRefused
 from cli.output import note, print_json, print_line
 
@@ -30,9 +30,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write answers with a thumb into a training file, for `finetuned train` or /v1/files."""
-    given = {"thumb": thumb, "format": kind, "adapter": adapter, "since": since and since.timestamp()}
+    wanted = {"thumb": thumb, "format": kind, "adapter": adapter, "since": since and since.timestamp()}
     with open_client() as client:
-        num_lines, num_left_out = client.export_answers({k: v for k, v in given.items() if v is not None}, output)
+        num_lines, num_left_out = client.export_answers(given(wanted), output)
     if not num_lines:
         output.unlink()
         raise CommandError(
@@ -70,7 +70,7 @@ def ask(
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
     }
-    body = {name: value for name, value in wanted.items() if value is not None}
+    body = given(wanted)
     with open_client() as client:
         if as_json:
             print_json(client.ask(body))

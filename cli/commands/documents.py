@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Client, Json, check_accepted
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, NumRows, open_client
 from cli.output import note, print_json, print_table, size, when
 
 OfQuestions = Annotated[
@@ -30,7 +30,7 @@ def upload(files: Files, questions: OfQuestions = False, as_json: AsJson = False
 
 
 def documents(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    limit: NumRows = 20,
     questions: OfQuestions = False,
     as_json: AsJson = False,
 ) -> None:

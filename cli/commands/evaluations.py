@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli.client import Client, Json, check_accepted
 from cli.commands.completion import adapter_names
-from cli.commands.options import AdapterName, AsJson, open_client
+from cli.commands.options import AdapterName, AsJson, NumRows, given, open_client
 from cli.errors import INTERRUPTED, CommandError
 from cli.following import follow, succeeded, view_for
 from cli.output import figure, note, one_line, print_json, print_line, print_paragraph, print_table, when
@@ -68,7 +68,7 @@ def evaluations(
     adapter: Annotated[
         str | None, typer.Option(help="Only those of this adapter.", autocompletion=adapter_names)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    limit: NumRows = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest evaluations."""
@@ -96,7 +96,7 @@ def compare(
     """Show the answers that got better and worse, by the latest evaluation that has both."""
     wanted = {"adapter": name, "baseline": baseline, "candidate": candidate, "metric": metric, "source": source}
     with open_client() as client:
-        found = client.comparison({key: value for key, value in wanted.items() if value is not None} | {"limit": limit})
+        found = client.comparison(given(wanted) | {"limit": limit})
     if as_json:
         print_json(found)
     else:

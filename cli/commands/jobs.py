@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from cli.client import Client, Json
-from cli.commands.options import AsJson, JobId, open_client
+from cli.commands.options import AsJson, JobId, NumRows, open_client
 from cli.following import follow, succeeded, view_for, words_of
 from cli.output import number, print_fields, print_json, print_line, print_table, steps_of, when
 from cli.sparkline import curve
@@ -17,7 +17,7 @@ _LAST_EVENTS = 10
 
 
 def jobs(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    limit: NumRows = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest jobs."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Json
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.output import note, print_json, print_line, print_table, when
 
 app = typer.Typer(help="API keys: create, list, revoke. Without any, the service is open on its own machine alone.")
@@ -30,9 +30,8 @@ def create(
         "upload_bytes_per_day": upload_bytes_per_day,
         "max_queued_jobs": max_queued_jobs,
     }
-    given = {name: limit for name, limit in limits.items() if limit is not None}
     with open_client() as client:
-        made = client.create_key({"name": name, "scopes": scopes, **given})
+        made = client.create_key({"name": name, "scopes": scopes, **given(limits)})
     if as_json:
         print_json(made)
         return

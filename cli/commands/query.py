@@ -8,7 +8,7 @@ import typer
 
 from cli.client import Json
 from cli.commands.completion import adapter_names
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.output import note, print_json, print_line
 
 
@@ -26,7 +26,7 @@ def query(
     """Ask the documents or the tuned model; the sources stand below the answer."""
     wanted: Json = {"query": question, "backend": backend, "adapter": adapter, "top_k": top_k}
     with open_client() as client:
-        answer = client.query({name: value for name, value in wanted.items() if value is not None})
+        answer = client.query(given(wanted))
     if as_json:
         print_json(answer)
         return

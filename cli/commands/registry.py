@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from cli.client import Client, Json
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.errors import CommandError
 from cli.following import follow, succeeded, view_for
 from cli.output import print_json, print_line
@@ -45,10 +45,15 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a version: as a file, or into a repository of the hub."""
-    given = {"version": version, "quantization": quantization, "repository": repository}
-    wanted = {"adapter": adapter, "format": kind} | {name: one for name, one in given.items() if one is not None}
+    wanted = {
+        "adapter": adapter,
+        "format": kind,
+        "version": version,
+        "quantization": quantization,
+        "repository": repository,
+    }
     with open_client() as client:
-        made = _result_of(client, client.export(wanted))
+        made = _result_of(client, client.export(given(wanted)))
         if kind != "hub":
             output = output or Path(made["filename"])
             client.download(made["content"], output)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, given, open_client
 from cli.local_stack.local import LocalStack, Shape
 from cli.local_stack.stack import Stack
 from cli.output import note, print_fields, print_json, print_line
@@ -35,7 +35,7 @@ def up(
     """Start the whole service on this machine, and keep it running until Ctrl-C."""
     begun = time.monotonic()
     wanted = {"data_dir": data_dir, "host": host, "port": port, "base_model": base_model}
-    settings = service_settings().model_copy(update={k: v for k, v in wanted.items() if v is not None})
+    settings = service_settings().model_copy(update=given(wanted))
     shape = Shape(training_workers, inference_workers, is_verbose=is_verbose)
     local = LocalStack(settings, shape, say=print_line)
     with stopping_on_signals(local.stack), local as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from rich.console import Console
 from cli.client import Client, Json
 from cli.commands.completion import adapter_names
 from cli.commands.documents import upload_for_training
-from cli.commands.options import AsJson, open_client
+from cli.commands.options import AsJson, BaseModelName, FilesToLearn, NumRows, given, open_client
 from cli.errors import INTERRUPTED
 from cli.following import follow, succeeded, view_for
 from cli.output import note, number, print_fields, print_json, print_line, print_table, when
@@ -20,14 +19,12 @@ from cli.search_space import parse_space
 
 
 def sweep(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE…", help="What to learn; default: all uploaded documents.")
-    ] = None,
+    files: FilesToLearn = None,
     setup: Annotated[str | None, typer.Option(metavar="ID", help="A setup's id: learn from its dataset.")] = None,
     adapter: Annotated[
         str | None, typer.Option(help="Name of the best trial's version.", autocompletion=adapter_names)
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Base model; default: the installation's.")] = None,
+    model: BaseModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Of each trial, where it is not searched.")] = None,
     space: Annotated[
         list[str] | None,
@@ -43,11 +40,10 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Search for the best configuration, and follow the trials until the best one is a version."""
-    config = {name: value for name, value in {"model_name": model, "num_epochs": epochs}.items() if value is not None}
     wanted: Json = {
         "setup_job_id": setup,
         "adapter": adapter,
-        "config": config or None,
+        "config": given({"model_name": model, "num_epochs": epochs}) or None,
         "space": parse_space(space) if space else None,
         "num_trials": trials,
         "num_parallel": parallel,
@@ -59,7 +55,7 @@ def sweep(
     with open_client() as client:
         if files:
             wanted["document_ids"] = upload_for_training(client, files)
-        created = client.create_sweep({name: value for name, value in wanted.items() if value is not None})
+        created = client.create_sweep(given(wanted))
         if not detach:
             _follow(client, created)
         found = created if detach else client.sweep(created["job_id"])
@@ -73,7 +69,7 @@ def sweep(
 
 def sweeps(
     sweep_id: Annotated[str | None, typer.Argument(metavar="ID", help="One sweep with its trials.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    limit: NumRows = 20,
     as_json: AsJson = False,
 ) -> None:
     """List sweeps, or show one with its trials."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,20 +10,18 @@ from rich.console import Console
 from cli.client import Client, Json
 from cli.commands.completion import adapter_names
 from cli.commands.documents import upload_for_training
-from cli.commands.options import AsJson, Mode, open_client
+from cli.commands.options import AsJson, BaseModelName, FilesToLearn, Mode, given, open_client
 from cli.errors import INTERRUPTED
 from cli.following import follow, succeeded, view_for
 from cli.output import note, print_json, print_line
 
 
 def train(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE…", help="What to learn; default: all uploaded documents.")
-    ] = None,
+    files: FilesToLearn = None,
     adapter: Annotated[
         str, typer.Option(help="Name under which the version is published.", autocompletion=adapter_names)
     ] = "default",
-    model: Annotated[str | None, typer.Option(help="Base model; default: the installation's.")] = None,
+    model: BaseModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Times that every example is seen.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass.")] = None,
@@ -50,7 +47,7 @@ def train(
     with open_client() as client:
         if files:
             wanted["document_ids"] = upload_for_training(client, files)
-        created = client.setup({name: value for name, value in wanted.items() if value is not None})
+        created = client.setup(given(wanted))
         if detach:
             _show_started(created, as_json)
         else:

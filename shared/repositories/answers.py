@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, defer
 from shared.database import now
 from shared.errors import AnswerNotFound, TextsNotKept
 from shared.models import AnswerRecord
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import newest_first, page_of
 
 Thumb = Literal["up", "down"]
 MOST_TEXT = 10_000  # characters kept of a query or an answer
@@ -65,11 +65,8 @@ class AnswerRepository:
             wanted = wanted.where(AnswerRecord.adapter == adapter)
         if thumb is not None:
             wanted = wanted.where(AnswerRecord.thumb == thumb)
-        if after is not None:
-            cursor = self.get(project_id, after)
-            wanted = wanted.where(older_than(AnswerRecord, cursor))
-        ordered = wanted.order_by(*newest_first(AnswerRecord))
-        return self.session.scalars(ordered.limit(limit + 1)).all()
+        cursor = None if after is None else self.get(project_id, after)
+        return page_of(self.session, wanted, AnswerRecord, cursor, limit)
 
     def latest(self, project_id: str | None, limit: int) -> Sequence[AnswerRecord]:
         """The newest answers without their texts, of one project or of all, to be summed up."""

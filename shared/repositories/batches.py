@@ -12,7 +12,7 @@ from shared.database import now
 from shared.errors import IllegalTransition, JobNotFound
 from shared.models import Job
 from shared.repositories.jobs import ENDED, JobRepository
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import page_of
 
 _IS_OPENAI = Job.parameters[("openai", "endpoint")].as_string().is_not(None)
 
@@ -32,9 +32,8 @@ class BatchRepository:
     def page(self, project_id: str, *, after: str | None, limit: int) -> Sequence[Job]:
         """Newest first, `limit` + 1 at most (the extra one says that there are more), after the batch `after`."""
         wanted = select(Job).where(Job.project_id == project_id, Job.kind == "batch", _IS_OPENAI)
-        if after is not None:
-            wanted = wanted.where(older_than(Job, self.get(project_id, after)))
-        return self.session.scalars(wanted.order_by(*newest_first(Job)).limit(limit + 1)).all()
+        cursor = None if after is None else self.get(project_id, after)
+        return page_of(self.session, wanted, Job, cursor, limit)
 
     def ask_to_cancel(self, project_id: str, batch_id: str) -> Job:
         """One that never ran is cancelled. Any other's worker finds the wish, and ends it with the answers that it has;

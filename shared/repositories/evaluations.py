@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from shared.errors import IllegalTransition, JobNotFound
 from shared.models import Job
 from shared.repositories.jobs import ENDED
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import newest_first, page_of
 
 DELETED = "deleted"  # in the result of one whose report and answers were deleted
 _LOOKED_THROUGH = 200  # newest evaluations of an adapter, for one that has both columns
@@ -33,9 +33,8 @@ class EvaluationRepository:
     def page(self, project_id: str, *, adapter: str | None, after: str | None, limit: int) -> Sequence[Job]:
         """Newest first, `limit` + 1 at most, after the evaluation `after`; those with a column of the adapter."""
         wanted = self._wanted(project_id, adapter)
-        if after is not None:
-            wanted = wanted.where(older_than(Job, self.get(project_id, after, param="after")))
-        return self.session.scalars(wanted.order_by(*newest_first(Job)).limit(limit + 1)).all()
+        cursor = None if after is None else self.get(project_id, after, param="after")
+        return page_of(self.session, wanted, Job, cursor, limit)
 
     def latest(self, project_id: str, adapter: str) -> Iterator[Job]:
         """The adapter's newest evaluations that have succeeded, the newest first."""

@@ -12,7 +12,7 @@ from shared.errors import JobNotFound
 from shared.models import Job, JobEvent
 from shared.openai_training import PARAMETER
 from shared.repositories.jobs import ENDED, JobRepository
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import page_of
 
 _TOLD_OF_SETUPS = ("succeeded", "failed")
 _TOLD_OTHERWISE = ("running", "succeeded")  # a training's worker announces these itself
@@ -48,9 +48,8 @@ class FineTuningRepository:
     def page(self, project_id: str, *, metadata: MetadataFilter, after: str | None, limit: int) -> Sequence[FineTuning]:
         """Newest first, `limit` + 1 at most, after the job `after`."""
         wanted = select(Job).where(Job.project_id == project_id, Job.kind == "training", *self._matches(metadata))
-        if after is not None:
-            wanted = wanted.where(older_than(Job, self._training(project_id, after, "after")))
-        trainings = self.session.scalars(wanted.order_by(*newest_first(Job)).limit(limit + 1)).all()
+        cursor = None if after is None else self._training(project_id, after, "after")
+        trainings = page_of(self.session, wanted, Job, cursor, limit)
         setups = self._setups(trainings)
         return [FineTuning(one, setups.get(one.waits_for or "")) for one in trainings]
 

@@ -15,7 +15,7 @@ from shared.ids import PREFIX_BY_JOB_KIND, new_id
 from shared.models import Job, JobEvent
 from shared.origin import Origin, current_origin
 from shared.repositories.callers import key_of
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import page_of
 from shared.sweep_parameters import SWEEP
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -97,11 +97,8 @@ class JobRepository:
             wanted = wanted.where(Job.kind == kind)
         if status is not None:
             wanted = wanted.where(Job.status == status)
-        if after is not None:
-            cursor = self.get(project_id, after)
-            wanted = wanted.where(older_than(Job, cursor))
-        ordered = wanted.order_by(*newest_first(Job)).limit(limit + 1)
-        return self.session.scalars(ordered).all()
+        cursor = None if after is None else self.get(project_id, after)
+        return page_of(self.session, wanted, Job, cursor, limit)
 
     def events(self, job_id: str, *, type: str | None = None, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         """A job's events in order, from the one behind `after`."""

@@ -16,7 +16,7 @@ from shared.database import now
 from shared.errors import KeyNotFound
 from shared.ids import new_id
 from shared.models import ApiKey, Job, ReceivedBytes
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import newest_first, page_of
 
 _USE_NOTED_EVERY_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600
@@ -68,9 +68,8 @@ class KeyRepository:
     def page(self, project_id: str, *, after: str | None, limit: int) -> Sequence[ApiKey]:
         """Newest first, revoked ones too, `limit` + 1 at most, after the key `after`."""
         wanted = select(ApiKey).where(ApiKey.project_id == project_id)
-        if after is not None:
-            wanted = wanted.where(older_than(ApiKey, self.get(project_id, after)))
-        return self.session.scalars(wanted.order_by(*newest_first(ApiKey)).limit(limit + 1)).all()
+        cursor = None if after is None else self.get(project_id, after)
+        return page_of(self.session, wanted, ApiKey, cursor, limit)
 
     def all(self) -> Sequence[ApiKey]:
         """The keys of all projects, for who operates the machine."""

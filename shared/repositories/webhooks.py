@@ -15,7 +15,7 @@ from shared.errors import NotFound
 from shared.ids import new_id
 from shared.models import Job, JobEvent, WebhookDelivery, WebhookEndpoint
 from shared.repositories.jobs import ENDED
-from shared.repositories.paging import newest_first, older_than
+from shared.repositories.paging import page_of
 from shared.webhook_events import JOB_KINDS, event_payload, event_type_of
 
 # So long deliveries are kept at least. The ends of jobs that lie further back are not delivered any more: whether they
@@ -66,9 +66,8 @@ class WebhookRepository:
         wanted = select(WebhookEndpoint).where(
             WebhookEndpoint.project_id == project_id, WebhookEndpoint.deleted_at.is_(None)
         )
-        if after is not None:
-            wanted = wanted.where(older_than(WebhookEndpoint, self.get(project_id, after)))
-        return self.session.scalars(wanted.order_by(*newest_first(WebhookEndpoint)).limit(limit + 1)).all()
+        cursor = None if after is None else self.get(project_id, after)
+        return page_of(self.session, wanted, WebhookEndpoint, cursor, limit)
 
     def delete(self, project_id: str, endpoint_id: str) -> None:
         """Nothing is sent there any more, what waits included."""
@@ -80,9 +79,8 @@ class WebhookRepository:
     ) -> Sequence[WebhookDelivery]:
         """An endpoint's deliveries, newest first, `limit` + 1 at most."""
         wanted = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == self.get(project_id, endpoint_id).id)
-        if after is not None:
-            wanted = wanted.where(older_than(WebhookDelivery, self._delivery(endpoint_id, after)))
-        return self.session.scalars(wanted.order_by(*newest_first(WebhookDelivery)).limit(limit + 1)).all()
+        cursor = None if after is None else self._delivery(endpoint_id, after)
+        return page_of(self.session, wanted, WebhookDelivery, cursor, limit)
 
     # What the sender does
 

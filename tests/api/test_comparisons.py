@@ -12,7 +12,7 @@ from shared.database import Database
 from shared.evaluation_report import METRICS
 from shared.settings import Settings
 from shared.storage import Storage
-from tests.api.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, report
+from tests.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, report
 
 PATH = "/fine-tuning/comparisons"
 ROWS = [
@@ -32,7 +32,7 @@ def compared(client: TestClient, **wanted: Any) -> dict[str, Any]:
 
 
 def test_the_answers_that_changed_most_stand_side_by_side(client: TestClient, rows: Database, storage: Storage) -> None:
-    job_id = evaluated(rows, storage, (BASE, ONE, TWO), ROWS)
+    job_id = evaluated(rows, storage, report((BASE, ONE, TWO)), ROWS)
     found = compared(client, evaluation_id=job_id, baseline="base", candidate="handbook@2", limit=3)
     assert (found["object"], found["evaluation_id"]) == ("comparison", job_id)
     assert (found["baseline"], found["candidate"]) == ("base", "handbook@2")
@@ -49,7 +49,7 @@ def test_the_answers_that_changed_most_stand_side_by_side(client: TestClient, ro
 def test_a_pair_that_the_job_has_not_reckoned_is_reckoned_then(
     client: TestClient, rows: Database, storage: Storage
 ) -> None:
-    job_id = evaluated(rows, storage, (BASE, ONE, TWO), ROWS)
+    job_id = evaluated(rows, storage, report((BASE, ONE, TWO)), ROWS)
     found = compared(client, evaluation_id=job_id, baseline="handbook@1", candidate="handbook@2")
     assert found["pairs"] == [one.model_dump(mode="json") for one in pairs_of("handbook@1", ["handbook@2"], ROWS)]
     assert len(found["better"]) == len(found["worse"]) == 10
@@ -58,9 +58,9 @@ def test_a_pair_that_the_job_has_not_reckoned_is_reckoned_then(
 def test_the_latest_evaluation_of_an_adapter_that_has_both_is_meant(
     client: TestClient, rows: Database, storage: Storage
 ) -> None:
-    evaluated(rows, storage, (BASE, ONE, TWO), ROWS)
-    latest = evaluated(rows, storage, (BASE, ONE, TWO), ROWS)
-    evaluated(rows, storage, (BASE, TWO), ROWS)
+    evaluated(rows, storage, report((BASE, ONE, TWO)), ROWS)
+    latest = evaluated(rows, storage, report((BASE, ONE, TWO)), ROWS)
+    evaluated(rows, storage, report((BASE, TWO)), ROWS)
     evaluation(rows, (BASE, ONE, TWO))
     assert compared(client, adapter="handbook", baseline="1", candidate="2")["evaluation_id"] == latest
     assert compared(client, adapter="handbook", baseline="base", candidate="1")["candidate"] == "handbook@1"

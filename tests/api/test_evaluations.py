@@ -15,7 +15,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import Upload, claim, publish
-from tests.api.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, publish_report, report
+from tests.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, publish_report, report
 
 PATH = "/fine-tuning/evaluations"
 QUESTIONS = '{"question": "Who?", "answer": "Nobody."}\n'
@@ -186,7 +186,7 @@ def test_the_same_request_with_the_same_key_is_one_evaluation(trained: TestClien
 
 
 def test_evaluations_are_listed_by_adapter_newest_first(client: TestClient, rows: Database, storage: Storage) -> None:
-    first = evaluated(rows, storage, (BASE, ONE))
+    first = evaluated(rows, storage)
     other = evaluation(rows, (BASE, ONE.model_copy(update={"adapter": "other"})))
     second = evaluation(rows, (BASE, ONE, TWO), purpose="training")
     listed = client.get(PATH, params={"adapter": "handbook"}).json()["data"]

@@ -16,9 +16,9 @@ from shared.evaluation_report import Recommendation
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storage import Storage
-from tests.api.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, publish_report, report
 from tests.cli.conftest import Run
 from tests.cli.test_commands import PlayedWorker, assert_failed, assert_fits, publish
+from tests.evaluated import BASE, ONE, TWO, evaluated, evaluation, example, publish_report, report
 
 ROWS = [example(number, {"base": 0.5, "handbook@1": 1.0 - number / 24}) for number in range(25)]
 
@@ -120,7 +120,7 @@ def test_evaluations_are_listed_newest_first_and_fit_a_terminal(
     finetuned: Run, rows: Database, storage: Storage
 ) -> None:
     assert finetuned("evaluations").stdout == "No evaluation yet; `finetuned evaluate NAME` makes one.\n"
-    done = evaluated(rows, storage, (BASE, ONE, TWO), purpose="training")
+    done = evaluated(rows, storage, report((BASE, ONE, TWO)), purpose="training")
     waiting = evaluation(rows)
     result = finetuned("evaluations", "--adapter", "handbook")
     assert_fits(result.stdout)

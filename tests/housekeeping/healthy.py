@@ -16,7 +16,7 @@ from shared.repositories.jobs import JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.storage import seal
 from shared.streams import GROUP, QUESTIONS
-from tests.api.evaluated import example, report
+from tests.evaluated import example, report
 from tests.housekeeping.conftest import House, write
 
 TEXT = "bytes"

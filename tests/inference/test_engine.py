@@ -12,7 +12,7 @@ from peft import PeftModel
 from shared.errors import AdapterBroken, AnswerTimeout, FinetunedError, InvalidRequest, PromptTooLong
 from tests.inference.tiny import CONTEXT, add_nan, add_overflow, make_model, random_prompts, save_adapter, set_rank
 from tests.tiny_models import ARCHITECTURES, EOS
-from worker.inference.engine import BatchEngine, Output
+from worker.inference.engine import BatchEngine, Output, stepped
 from worker.inference.lora_stacks import AdapterStacks
 from worker.inference.lora_weights import AdapterWeights
 from worker.inference.runner import Runner
@@ -244,18 +244,21 @@ class FailingRunner(Runner):
         return super().run(chunks)
 
 
-def test_a_sequence_that_breaks_the_engine_ends_alone_and_its_neighbours_go_on() -> None:
+def test_a_sequence_that_breaks_the_engine_ends_alone_and_its_neighbours_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     engine = BatchEngine(FailingRunner(make_model("gpt2")), Scheduler())
     sequences = answers([*random_prompts(2), [99, 5]])
     for sequence in sequences:
         engine.submit(sequence)
     ended: list[Output] = []
     while engine.has_work:
-        try:
-            ended += engine.step()
-        except ZeroDivisionError:
-            ended += engine.recover()
+        ended += stepped(engine)
     assert [output.sequence for output in ended if type(output.error) is FinetunedError] == [sequences[2]]
+    assert "ZeroDivisionError" in caplog.text
+    assert [one.getMessage() for one in caplog.records if one.message.startswith("sequence")] == [
+        f"sequence {sequences[2].id} is over: internal_error"
+    ]
     for sequence in sequences[:2]:
         assert sequence.tokens == generated("gpt2", sequence.prompt, 16)
 

@@ -8,6 +8,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from bench.browser import find_chromium, launched
+from shared.database import Database
+from shared.settings import Settings
+from shared.storage import Storage
 from tests.end_to_end.conftest import RunningStack, running_stack
 from tests.ui.browser import DESKTOP, Visitor, required, visitor
 
@@ -18,6 +21,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     folder = tmp_path_factory.mktemp("pages")
     with running_stack(folder / "data", folder / "models", FINETUNED_STORE_QUERIES="true") as stack:
         yield stack
+
+
+@pytest.fixture(scope="package")
+def rows(stack: RunningStack) -> Iterator[Database]:
+    """The stack's database, as its workers see it."""
+    database = Database(Settings(data_dir=stack.data_dir).resolved_database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="package")
+def storage(stack: RunningStack) -> Storage:
+    return Storage(stack.data_dir)
 
 
 @pytest.fixture(scope="package")

@@ -1,14 +1,13 @@
-"""Sweeps as their worker leaves them: rows and events of a running stack."""
+"""Sweeps as their worker leaves them: rows and events of a running stack's database."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from shared.database import Database
 from shared.models import JobEvent
 from shared.repositories.jobs import JobRepository
 from shared.sweep_parameters import SweepParameters
-from tests.end_to_end.conftest import RunningStack
-from tests.ui.evaluated import database_of
 
 DECISION: dict[str, Any] = {
     "is_promoted": False,
@@ -55,9 +54,9 @@ def trial(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def swept(stack: RunningStack, num_trials: int = 12) -> str:
+def swept(rows: Database, num_trials: int = 12) -> str:
     """A sweep that has succeeded, whose best trial, the first, was held by the gate; its id."""
-    with database_of(stack) as database, database.write() as session:
+    with rows.write() as session:
         jobs = JobRepository(session)
         wanted = SweepParameters(setup_job_id="setup-1", adapter="handbook", num_trials=num_trials)
         jobs.create("default", "sweep", wanted.model_dump(mode="json"))

@@ -7,10 +7,12 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from shared.database import Database
 from shared.evaluation_report import Recommendation
+from shared.storage import Storage
 from tests.end_to_end.conftest import RunningStack
+from tests.evaluated import BASE, BOTH, ONE, RAG, evaluated, full_report
 from tests.ui.browser import PHONE, Visitor, violations
-from tests.ui.evaluated import BASE, BOTH, RAG, TUNED, evaluated, report
 from tests.ui.scripted import reached
 from tests.ui.test_gate import sent
 
@@ -28,9 +30,10 @@ def something_to_learn(stack: RunningStack) -> None:
 
 
 @pytest.fixture(scope="module")
-def advised(stack: RunningStack) -> str:
+def advised(rows: Database, storage: Storage) -> str:
     """An evaluation that ends with a recommendation."""
-    return evaluated(stack, report(SAID, (BASE, RAG, TUNED, BOTH)), "advice")
+    made = full_report((BASE, RAG, ONE, BOTH), recommendation=SAID)
+    return evaluated(rows, storage, made, purpose="advice")
 
 
 def test_advice_is_asked_for_from_the_documents(someone: Visitor, stack: RunningStack) -> None:

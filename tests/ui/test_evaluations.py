@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from shared.database import Database
 from shared.errors import SetupFailed
 from shared.repositories.jobs import JobRepository
-from tests.end_to_end.conftest import RunningStack
+from shared.storage import Storage
+from tests.evaluated import FORGOT, HOSTILE, begun, evaluated, examples, full_report, publish_report
 from tests.ui.browser import PHONE, Visitor, violations
-from tests.ui.evaluated import FORGOT, HOSTILE, begun, database_of, ended, evaluated, failed, report
 from tests.ui.scripted import answer, listing
 from tests.ui.test_everywhere import THEMES
 
@@ -17,9 +18,9 @@ HERE = "/fine-tuning/evaluations"
 
 
 @pytest.fixture(scope="module")
-def evaluation(stack: RunningStack) -> str:
+def evaluation(rows: Database, storage: Storage) -> str:
     """One evaluation that has succeeded."""
-    return evaluated(stack, report())
+    return evaluated(rows, storage, full_report(), examples())
 
 
 def test_no_evaluations_says_what_they_are_for(someone: Visitor) -> None:
@@ -80,27 +81,30 @@ def test_examples_come_page_by_page(someone: Visitor, evaluation: str) -> None:
     expect(rows.first).to_contain_text("Token F1 0.500")
     assert page.locator("main img, main script").count() == 0
     page.get_by_role("button", name="Older").click()
-    expect(rows.first).to_contain_text("handbook@1 answers 10")
+    expect(rows.first).to_contain_text("handbook@1 says 10")
     page.reload()
-    expect(rows.first).to_contain_text("handbook@1 answers 10")
+    expect(rows.first).to_contain_text("handbook@1 says 10")
 
 
-def test_a_running_evaluation_says_how_far_it_is_and_then_what_it_found(someone: Visitor, stack: RunningStack) -> None:
-    with database_of(stack) as database:
-        claim = begun(database)
-        with database.write() as session:
-            JobRepository(session).report_progress(claim, {"phase": "answering", "step": 30, "total_steps": 120})
-        page = someone.open(f"evaluations/{claim.job_id}")
-        expect(page.get_by_role("region", name="Progress")).to_contain_text("answering: 30 of 120")
-        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
-        ended(stack, database, claim, report())
+def test_a_running_evaluation_says_how_far_it_is_and_then_what_it_found(
+    someone: Visitor, rows: Database, storage: Storage
+) -> None:
+    claim = begun(rows)
+    with rows.write() as session:
+        JobRepository(session).report_progress(claim, {"phase": "answering", "step": 30, "total_steps": 120})
+    page = someone.open(f"evaluations/{claim.job_id}")
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("answering: 30 of 120")
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    publish_report(rows, storage, claim, full_report(), examples())
     expect(page.get_by_role("article", name="handbook@1 beside base")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_a_failed_evaluation_says_why(someone: Visitor, stack: RunningStack) -> None:
-    error = SetupFailed("The setup job has no dataset; run it again.")
-    page = someone.open(f"evaluations/{failed(stack, error)}")
+def test_a_failed_evaluation_says_why(someone: Visitor, rows: Database) -> None:
+    claim, error = begun(rows), SetupFailed("The setup job has no dataset; run it again.")
+    with rows.write() as session:
+        JobRepository(session).fail(claim, error)
+    page = someone.open(f"evaluations/{claim.job_id}")
     problem = page.get_by_role("alert").filter(has_text="This evaluation failed")
     expect(problem).to_contain_text(error.detail)
     expect(problem.locator("code")).to_have_text(error.code)

@@ -13,6 +13,12 @@ from tests.ui.browser import PHONE, Visitor, page_names, violations, visitor
 from tests.waiting import until
 
 THEMES = ("light", "dark")
+INKS = {"light": [10, 108, 102], "dark": [88, 207, 195]}  # --series-1
+HAS_INK = """ink => [...document.querySelectorAll(".chart canvas")].some(one => {
+    const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+    for (let i = 0; i < data.length; i += 4) if (ink.every((value, c) => data[i + c] === value)) return true;
+    return false;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +84,16 @@ def test_light_and_dark_follow_the_system_or_what_was_chosen(someone: Visitor) -
     assert page.evaluate(ground) == light
     page.reload()
     assert page.evaluate(ground) == light
+
+
+def test_curves_are_redrawn_in_the_colours_that_are_shown(someone: Visitor, places: list[str]) -> None:
+    page = someone.open(next(one for one in places if one.startswith("jobs/")))
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function(HAS_INK, arg=INKS[theme])
+    page.get_by_role("button", name="Dark colours").click()
+    page.get_by_role("button", name="Light colours").click()
+    page.wait_for_function(HAS_INK, arg=INKS["light"])
 
 
 def tab_to(page: Page, name: str) -> None:

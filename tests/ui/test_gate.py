@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from shared.database import Database
+from shared.storage import Storage
 from tests.end_to_end.conftest import RunningStack
+from tests.evaluated import evaluated, full_report
 from tests.ui.browser import Visitor, violations
-from tests.ui.evaluated import evaluated, report
 from tests.ui.scripted import answer, listing, reached
 from tests.ui.swept import DECISION
 
@@ -42,9 +44,9 @@ ADAPTER: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def evaluation(stack: RunningStack) -> str:
+def evaluation(rows: Database, storage: Storage) -> str:
     """What was found of version 1."""
-    return evaluated(stack, report())
+    return evaluated(rows, storage, full_report())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.end_to_end.conftest import RunningStack
+from shared.database import Database
 from tests.ui.browser import PHONE, Visitor, violations
 from tests.ui.scripted import answer, listing
 from tests.ui.swept import swept
@@ -15,8 +15,8 @@ HERE = "/fine-tuning/sweeps"
 
 
 @pytest.fixture(scope="module")
-def sweep(stack: RunningStack) -> str:
-    return swept(stack)
+def sweep(rows: Database) -> str:
+    return swept(rows)
 
 
 def test_no_sweeps_says_what_they_are_for(someone: Visitor) -> None:
@@ -66,8 +66,8 @@ def test_the_plots_say_by_keyboard_and_by_mouse_what_each_line_is(someone: Visit
     expect(page.get_by_role("region", name="What matters")).to_contain_text("70.0 %")
 
 
-def test_a_thousand_trials_stay_quick(someone: Visitor, stack: RunningStack) -> None:
-    page = someone.open(f"sweeps/{swept(stack, 1000)}")
+def test_a_thousand_trials_stay_quick(someone: Visitor, rows: Database) -> None:
+    page = someone.open(f"sweeps/{swept(rows, 1000)}")
     plot = page.get_by_role("slider", name="Settings and what came of them")
     expect(plot).to_be_visible()
     assert page.evaluate("document.querySelectorAll('*').length") < 4000

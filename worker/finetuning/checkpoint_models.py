@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from shared.models import ModelCheckpoint
 from shared.openai_training import fine_tuned_name
 from shared.repositories.checkpoints import ModelCheckpointRepository
 from shared.repositories.jobs import ENDED, JobRepository
-from shared.storage import Storage, publish_folder
+from shared.storage import Storage
 from worker.adapter_files import Manifest, check_files
-from worker.finetuning.checkpoints import Position, writing
-from worker.finetuning.publication import Lineage, stage, verify_files
+from worker.finetuning.checkpoints import Position
+from worker.finetuning.publication import Lineage, publishing, verify_files
 from worker.finetuning.reports import numbers_of
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class CheckpointModels:
             config=config.model_dump(mode="json"),
             metrics=metrics,
             created_at=time.time(),
-            version_id=checkpoint_id,
         )
         try:
             manifest = self._left_behind(checkpoint_id) or self._write(model, lineage, checkpoint_id)
@@ -79,7 +77,7 @@ class CheckpointModels:
             adapter=self._adapter,
             base_model=lineage.base_model,
             metrics=metrics,
-            size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+            size_bytes=manifest.size_bytes,
         )
         try:
             self._record(checkpoint)
@@ -99,14 +97,8 @@ class CheckpointModels:
             return None
 
     def _write(self, model: PeftModel, lineage: Lineage, checkpoint_id: str) -> Manifest:
-        staged = self._storage.stage()
-        try:
-            manifest = stage(model, self._tokenizer, staged, lineage)
+        with publishing(self._storage, checkpoint_id, model, self._tokenizer, lineage) as (staged, manifest):
             verify_files(model, staged)
-            with writing():
-                publish_folder(staged, self._storage.version(checkpoint_id))
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
         return manifest
 
     def _record(self, checkpoint: ModelCheckpoint) -> None:

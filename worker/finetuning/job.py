@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from shared.openai_training import PARAMETER
 from shared.promotion_policy import EVIDENCE, GateEvidence, mode_in
 from shared.repositories.datasets import DatasetRepository
 from shared.settings import Settings
-from shared.storage import Storage, make_folder, publish_file, publish_folder
+from shared.storage import Storage, make_folder, publish_file
 from shared.sweep_parameters import SWEEP
 from shared.training_config import FineTuningConfig
 from worker.base_models.formats import Learnable
@@ -44,7 +43,7 @@ from worker.finetuning.gate import Candidate, Gate, GateStopped
 from worker.finetuning.job_report import JobReport
 from worker.finetuning.loop import Snapshot, memory_errors
 from worker.finetuning.lora import add_lora, frozen_dtype
-from worker.finetuning.publication import Lineage, metrics_of, stage, verify
+from worker.finetuning.publication import Lineage, metrics_of, publishing, verify
 from worker.finetuning.result_file import ResultFile
 from worker.finetuning.trackers import check_trackers, tracking
 
@@ -228,16 +227,10 @@ def _publish(
     is_evaluated: bool,
 ) -> None:
     """Stages, verifies, lets the gate rule, renames, and only then enters the version: a row never lacks its files."""
-    version_id, staged = new_id("version-"), storage.stage()
-    lineage = replace(_lineage(job, work, metrics_of(trained.outcome)), version_id=version_id)
-    try:
-        manifest = stage(trained.model, tokenizer, staged, lineage)
+    version_id, lineage = new_id(VERSION_PREFIX), _lineage(job, work, metrics_of(trained.outcome))
+    with publishing(storage, version_id, trained.model, tokenizer, lineage) as (staged, manifest):
         _verify(trained.model, staged, work)
         ruling = gate.ruling()
-        with writing():
-            publish_folder(staged, storage.version(version_id))
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     version = AdapterVersion(
         id=version_id,
         job_id=job.claim.job_id,
@@ -245,7 +238,7 @@ def _publish(
         base_model=work.config.model_name,
         metrics=lineage.metrics,
         config=lineage.config,
-        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        size_bytes=manifest.size_bytes,
     )
     enter_through(gate, ruling, job, storage, version, results, is_evaluated=is_evaluated)
 
@@ -254,16 +247,10 @@ def _publish_trial(
     job: ClaimedJob, storage: Storage, work: Work, trained: Trained, tokenizer: PreTrainedTokenizerBase, gate: Gate
 ) -> None:
     """As `_publish`, for a trial of a sweep: the weights become a checkpoint, and what the gate measured is kept."""
-    checkpoint_id, staged = new_id(VERSION_PREFIX), storage.stage()
-    lineage = replace(_lineage(job, work, metrics_of(trained.outcome)), version_id=checkpoint_id)
-    try:
-        manifest = stage(trained.model, tokenizer, staged, lineage)
+    checkpoint_id, lineage = new_id(VERSION_PREFIX), _lineage(job, work, metrics_of(trained.outcome))
+    with publishing(storage, checkpoint_id, trained.model, tokenizer, lineage) as (staged, manifest):
         _verify(trained.model, staged, work)
         _keep(gate.evidence(), storage, job.claim.job_id)
-        with writing():
-            publish_folder(staged, storage.version(checkpoint_id))
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     checkpoint = ModelCheckpoint(
         id=checkpoint_id,
         project_id=job.claim.project_id,
@@ -272,7 +259,7 @@ def _publish_trial(
         adapter=work.candidate.adapter,
         base_model=work.config.model_name,
         metrics=lineage.metrics,
-        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        size_bytes=manifest.size_bytes,
     )
     enter_trial(job, storage, checkpoint)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +36,7 @@ from worker.finetuning.watching import (
 if TYPE_CHECKING:
     from shared.training_config import FineTuningConfig
 
+Tensors = dict[str, torch.Tensor]
 Snapshot = Callable[[PeftModel, "FineTuningConfig", Position], None]
 
 
@@ -99,46 +100,22 @@ def _train(
     if not examples:
         raise NothingToLearn
     check_watchable(config, len(held_out))
-    plan = Plan.of(len(examples), config)
-    patience, device = config.early_stopping_patience, learner.accelerator.device
-    evaluation_interval = config.evaluation_interval_steps if held_out else None
+    plan, patience = Plan.of(len(examples), config), config.early_stopping_patience
     saving = _Saving(learner, config, checkpoints, lambda words: report(Notice(words, "warn")))
     position, best = saving.resume()
-    start = position
-    report(_started(learner, plan, start, num_examples=len(examples), num_held_out=len(held_out)))
-
-    def check_stop() -> None:
-        if learner.any_process(should_stop()):
-            raise _StopRequested
-
+    run = _Run(learner, examples, held_out, plan, position, report, snapshot, should_stop)
+    report(_started(run))
     is_stopped = False
     try:
         while True:
-            if is_evaluation_step(position.step, plan, evaluation_interval) and position.closed_at != position.step:
-                if held_out:
-                    position = _evaluated(learner, held_out, position, patience, report, check_stop)
-                    if patience and best_of(position.evaluations) is position.evaluations[-1]:
-                        best = as_best(learner.capture())
-                if is_snapshot_due(position, plan, patience) and learner.accelerator.is_main_process:
-                    snapshot(learner.model, config, position)
-                position = replace(position, closed_at=position.step, peak_memory_bytes=_peak(position, device))
+            if run.is_to_close(position):
+                position, best = run.close(position, best)
                 saving.save(position, best)
             elif saving.is_due(position):
                 saving.save(position, best)
             if position.step == plan.total_steps or is_patience_over(position.evaluations, patience):
                 break
-            started_at, rate = time.monotonic(), plan.learning_rate_after(position.step)
-            with _naming_step(position.step + 1):
-                learned = learner.take_step(
-                    [examples[index] for index in plan.examples_of(position.step)],
-                    learning_rate=rate,
-                    noise_seed=noise_seed(config.seed, position.step),
-                    before_batch=check_stop,
-                )
-            memory_bytes = used_bytes(device)
-            position = _advanced(position, plan, learned, time.monotonic() - started_at, _peak(position, device))
-            has_evaluation = bool(held_out) and is_evaluation_step(position.step, plan, evaluation_interval)
-            report(_metrics(start, position, plan, learned, rate, has_evaluation, memory_bytes))
+            position = run.take_step(position)
         if best:
             learner.restore(from_best(best))
         for notice in conclusions(position, plan, patience):
@@ -147,6 +124,78 @@ def _train(
         is_stopped = True
         saving.save(position, best)
     return _outcome(is_stopped, position, plan, patience)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays as it is from the run's start to its end, and what is done at one step of it."""
+
+    learner: Learner
+    examples: Sequence[Learnable]
+    held_out: Sequence[Learnable]
+    plan: Plan
+    start: Position
+    report: Report
+    snapshot: Snapshot
+    should_stop: Callable[[], bool]
+
+    def is_to_close(self, position: Position) -> bool:
+        """Whether an epoch or an interval ends here, and was not closed before an interruption."""
+        return self._is_end(position.step) and position.closed_at != position.step
+
+    def close(self, position: Position, best: Tensors) -> tuple[Position, Tensors]:
+        """Scores the held-out examples and shows the model, as they are due; the position, and the best weights."""
+        patience = self.learner.config.early_stopping_patience
+        if self.held_out:
+            position = self._evaluate(position, patience)
+            if patience and best_of(position.evaluations) is position.evaluations[-1]:
+                best = as_best(self.learner.capture())
+        if is_snapshot_due(position, self.plan, patience) and self.learner.accelerator.is_main_process:
+            self.snapshot(self.learner.model, self.learner.config, position)
+        return replace(position, closed_at=position.step, peak_memory_bytes=self._peak_bytes(position)), best
+
+    def take_step(self, position: Position) -> Position:
+        """The position after the step, which is reported."""
+        started_at, rate = time.monotonic(), self.plan.learning_rate_after(position.step)
+        with _naming_step(position.step + 1):
+            learned = self.learner.take_step(
+                [self.examples[index] for index in self.plan.examples_of(position.step)],
+                learning_rate=rate,
+                noise_seed=noise_seed(self.learner.config.seed, position.step),
+                before_batch=self._check_stop,
+            )
+        memory_bytes = used_bytes(self.learner.accelerator.device)
+        seconds = time.monotonic() - started_at
+        position = _advanced(position, self.plan, learned, seconds, self._peak_bytes(position))
+        has_evaluation = bool(self.held_out) and self._is_end(position.step)
+        self.report(_metrics(self.start, position, self.plan, learned, rate, has_evaluation, memory_bytes))
+        return position
+
+    def _evaluate(self, position: Position, patience: int | None) -> Position:
+        """The position that knows the evaluation, which is reported with what there is to say about it."""
+
+        def before_batch(num_done: int) -> None:
+            self._check_stop()
+            self.report(EvaluationProgress(position.step, num_done, len(self.held_out)))
+
+        metrics = self.learner.evaluate(self.held_out, step=position.step, before_batch=before_batch)
+        evaluated = with_evaluation(position, metrics)
+        self.report(evaluated.evaluations[-1])
+        for notice in overfitting(evaluated.evaluations, patience):
+            self.report(notice)
+        return evaluated
+
+    def _is_end(self, step: int) -> bool:
+        interval = self.learner.config.evaluation_interval_steps if self.held_out else None
+        return is_evaluation_step(step, self.plan, interval)
+
+    def _peak_bytes(self, position: Position) -> int:
+        device = self.learner.accelerator.device
+        return max(position.peak_memory_bytes, peak_bytes(device), used_bytes(device))  # Linux counts loosely
+
+    def _check_stop(self) -> None:
+        if self.learner.any_process(self.should_stop()):
+            raise _StopRequested
 
 
 class _Saving:
@@ -162,7 +211,7 @@ class _Saving:
         self._warn = warn
         self._saved_at, self._saved_step = time.monotonic(), 0
 
-    def resume(self) -> tuple[Position, dict[str, torch.Tensor]]:
+    def resume(self) -> tuple[Position, Tensors]:
         """Restores the newest good checkpoint, if there is one; where it stood, and its best weights."""
         checkpoint = self._checkpoints.latest(self._warn) if self._checkpoints else None
         self._learner.accelerator.wait_for_everyone()  # all have read before the first writes
@@ -176,23 +225,22 @@ class _Saving:
         seconds, steps = time.monotonic() - self._saved_at, position.step - self._saved_step
         return is_save_due(self._config, seconds=seconds, steps=steps)
 
-    def save(self, position: Position, best: dict[str, torch.Tensor]) -> None:
+    def save(self, position: Position, best: Tensors) -> None:
         """Raises `DiskFull`, at the third time in a row that there is no space."""
         if self._checkpoints and self._learner.accelerator.is_main_process:
             self._checkpoints.save_or_miss(self._learner.capture() | best, position, self._warn)
         self._saved_at, self._saved_step = time.monotonic(), position.step
 
 
-def _started(
-    learner: Learner, plan: Plan, position: Position, *, num_examples: int, num_held_out: int
-) -> TrainingStarted:
+def _started(run: _Run) -> TrainingStarted:
+    learner, plan = run.learner, run.plan
     return TrainingStarted(
-        step=position.step,
+        step=run.start.step,
         total_steps=plan.total_steps,
         step_size=plan.step_size,
         warmup_steps=plan.warmup_steps,
-        num_examples=num_examples,
-        num_held_out=num_held_out,
+        num_examples=len(run.examples),
+        num_held_out=len(run.held_out),
         unit=learner.objective.unit,
         num_parameters=sum(parameter.numel() for parameter in learner.parameters),
         is_joined=learner.is_joined,
@@ -201,38 +249,12 @@ def _started(
     )
 
 
-def _evaluated(
-    learner: Learner,
-    held_out: Sequence[Learnable],
-    position: Position,
-    patience: int | None,
-    report: Report,
-    check_stop: Callable[[], None],
-) -> Position:
-    """The position that knows the evaluation, which is reported with what there is to say about it."""
-
-    def before_batch(num_done: int) -> None:
-        check_stop()
-        report(EvaluationProgress(position.step, num_done, len(held_out)))
-
-    metrics = learner.evaluate(held_out, step=position.step, before_batch=before_batch)
-    evaluated = with_evaluation(position, metrics)
-    report(evaluated.evaluations[-1])
-    for notice in overfitting(evaluated.evaluations, patience):
-        report(notice)
-    return evaluated
-
-
 @contextmanager
 def _naming_step(step: int) -> Iterator[None]:
     try:
         yield
     except NonFiniteLoss as error:
         raise NonFiniteLoss(f"At step {step}: {NonFiniteLoss.cure}") from error
-
-
-def _peak(position: Position, device: torch.device) -> int:
-    return max(position.peak_memory_bytes, peak_bytes(device), used_bytes(device))  # Linux counts loosely
 
 
 def _advanced(position: Position, plan: Plan, learned: Learned, seconds: float, peak_memory_bytes: int) -> Position:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from shared.errors import AdapterBroken, PublicationRefused
+from shared.storage import Storage, publish_folder
 from worker.adapter_files import MANIFEST, WEIGHTS, Manifest, check_files, list_files
 from worker.base_models.formats import Example, Learnable, sequences
 from worker.finetuning.batches import collate
@@ -58,6 +62,21 @@ def metrics_of(outcome: TrainingOutcome) -> dict[str, Any]:
         "peak_memory_bytes": outcome.peak_memory_bytes,
         **{f"validation_{name}": value for name, value in (final.details if final else {}).items()},
     }
+
+
+@contextmanager
+def publishing(
+    storage: Storage, version_id: str, model: PeftModel, tokenizer: PreTrainedTokenizerBase, lineage: Lineage
+) -> Iterator[tuple[Path, Manifest]]:
+    """The staged folder and its manifest, to be looked at; then the folder is renamed to the version's. What is raised
+    meanwhile keeps it from that and removes it. Raises `DiskFull`."""
+    staged = storage.stage()
+    try:
+        yield staged, stage(model, tokenizer, staged, replace(lineage, version_id=version_id))
+        with writing():
+            publish_folder(staged, storage.version(version_id))
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def stage(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Lineage) -> Manifest:

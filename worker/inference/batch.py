@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ from worker.batches.answering import answer_lines
 from worker.batches.lines import parse_line, unanswered_lines
 from worker.batches.output import OutputFile, Result, Tally
 from worker.inference.choices import WrittenChoice
-from worker.inference.engine import Output
+from worker.inference.engine import Output, stepped
 from worker.inference.models import LoadedModel
 from worker.inference.preparation import Prepared, prepared_for
 from worker.inference.registry import Responder, ServedVersion
 from worker.inference.sequence import AdapterFiles
-
-log = logging.getLogger(__name__)
 
 _NEVER = 253402300799.0  # the year 9999: nobody waits for these answers
 
@@ -97,19 +94,11 @@ class EngineAnswerer:
         self._flights[question.id] = _Flight(number, line, prepared, choices)
 
     def results(self) -> list[Result]:
-        found = [self._take(output) for output in self._stepped()]
+        found = [self._take(output) for output in stepped(self._model.engine)]
         return [result for result in found if result is not None]
 
     def forget(self) -> None:
         """Nothing is kept."""
-
-    def _stepped(self) -> list[Output]:
-        """One step; what a line breaks ends that line and no other, as in the service."""
-        try:
-            return self._model.engine.step()
-        except Exception:
-            log.exception("an engine's step failed")
-            return self._model.engine.recover()
 
     def _take(self, output: Output) -> Result | None:
         """Notes what a step did to a line; its result, if that was the end of it."""

@@ -86,6 +86,19 @@ class Engine(Protocol):
         """After a step that raised: gives up what cannot go on, and returns that."""
 
 
+def stepped(engine: Engine) -> list[Output]:
+    """One step. This is an engine loop's edge: what a sequence breaks ends that sequence and nothing else."""
+    try:
+        return engine.step()
+    except Exception:
+        log.exception("an engine's step failed")
+        outputs = engine.recover()
+        for one in outputs:
+            if one.error is not None:
+                log.error("sequence %s is over: %s", one.sequence.id, one.error.code)
+        return outputs
+
+
 class BatchEngine:
     """Continuous batching: every step computes one token for each sequence that is answering, whatever its adapter,
     and some of the prompts of those that are not yet."""

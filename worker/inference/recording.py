@@ -95,7 +95,8 @@ class Recorder(threading.Thread):
             self._is_failing = True
             return False
         except Exception:  # the thread's outermost edge: a row that cannot be written must not end all recording
-            log.exception("%d answers could not be recorded", len(batch))
+            first_id = batch[0]["id"] if batch else None
+            log.exception("%d answers could not be recorded, the first of them %s", len(batch), first_id)
             self._num_lost += len(batch)
         self._is_failing = False
         return True

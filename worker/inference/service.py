@@ -20,7 +20,7 @@ from shared.logs import log_about
 from shared.messages import Answer, Question, Refusal, Usage
 from shared.streams import CLAIM_AFTER_SECONDS
 from worker.inference.choices import WrittenChoice
-from worker.inference.engine import Engine, Output
+from worker.inference.engine import Output, stepped
 from worker.inference.measures import Measures, times_of
 from worker.inference.preparation import Preparation, Prepared
 from worker.inference.questions import Delivery, QuestionStream
@@ -117,7 +117,7 @@ class InferenceService:
         self._preload()
         engines = [engine for engine in self._preparation.models.engines() if engine.has_work]
         for engine in engines:
-            for output in _stepped(engine):
+            for output in stepped(engine):
                 self._take(output)
         self._expire()
         self._measure()
@@ -360,15 +360,6 @@ class InferenceService:
                 self._questions.leave()
         except RedisError:  # others claim it a little later
             log.warning("could not hand %d questions back", len(unfinished))
-
-
-def _stepped(engine: Engine) -> list[Output]:
-    """One step. This is the engine loop's edge: what a question breaks ends that question and nothing else."""
-    try:
-        return engine.step()
-    except Exception:
-        log.exception("an engine's step failed")
-        return engine.recover()
 
 
 def _log_answer(question: Question, answer: Answer) -> None:

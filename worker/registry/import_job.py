@@ -95,7 +95,7 @@ def _record(job: ClaimedJob, parameters: ImportParameters, version_id: str, mani
         base_model=manifest.base_model,
         metrics={},
         config=manifest.config,
-        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        size_bytes=manifest.size_bytes,
     )
     with job.database.write() as session:
         jobs = JobRepository(session)

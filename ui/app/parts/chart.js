@@ -81,8 +81,13 @@ function spoken(title, [xs, ...all], series, xLabel, isTime) {
 }
 
 function optionsOf(element, series, { isTime, height, min, onMove }) {
-  const style = getComputedStyle(element);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const style = getComputedStyle(element); // a live view
+  const colour = (name) => {
+    element.style.color = `var(--${name})`; // as a colour: the variable itself holds both, for light and for dark
+    const found = style.color;
+    element.style.color = "";
+    return found;
+  };
   const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: `12px ${style.fontFamily}` };
   const scales = { x: { time: isTime } };
   const sides = [...new Set(series.map((one) => one.scale ?? "y"))];
