@@ -20,25 +20,24 @@ def enter_made_file(
 
     `purpose` is `batch_output`, `fine-tune-results` or `questions`; the ending of `filename` says which kind it is
     (jsonl, csv). `staged` lies on the data folder's file system (`storage.stage()`). Of files of questions the same
-    bytes are one document, which is taken back if it was deleted. Raises `DiskFull`.
+    bytes are one document, whoever enters them first; it is left as it is, or taken back if it was deleted. Raises
+    `DiskFull`.
     """
     documents, sha256 = DocumentRepository(session), sha256_of(staged)
-    document = documents.find_same(project_id, purpose, sha256)
-    if document is not None:
-        documents.restore(document, filename)
-    else:
-        document = documents.add(
-            Document(
-                id=new_id("file-"),
-                project_id=project_id,
-                filename=filename,
-                kind=kind_of(filename),
-                size_bytes=staged.stat().st_size,
-                sha256=sha256,
-                purpose=purpose,
-                content_key=content_key_of(purpose, sha256),
-            )
+    document = documents.find_same(project_id, purpose, sha256) or documents.add_or_find(
+        Document(
+            id=new_id("file-"),
+            project_id=project_id,
+            filename=filename,
+            kind=kind_of(filename),
+            size_bytes=staged.stat().st_size,
+            sha256=sha256,
+            purpose=purpose,
+            content_key=content_key_of(purpose, sha256),
         )
+    )
+    if not documents.those_there(project_id, [document.id]):
+        documents.restore(document, filename)
     with disk_errors():
         publish_file(staged, storage.document(document.id))
     return document

@@ -38,6 +38,18 @@ def families_of_setups(setups: Sequence[RunningJob]) -> Iterator[Metric]:
     return _of_progress(_SETUP, setups)
 
 
+def families_of_sweeps(sweeps: Sequence[RunningJob]) -> Iterator[Metric]:
+    """How far running sweeps are, and the best that they have found."""
+    yield from _of_progress(_SWEEP, sweeps)
+    by_state = [
+        ((one.project, one.job_id, state), one.progress[state])
+        for one in sweeps
+        for state in _TRIAL_STATES
+        if state in one.progress
+    ]
+    yield gauge("sweep_trials", "Trials by state.", ("project", "job_id", "state"), by_state)
+
+
 def families_of_inference(workers: Mapping[str, WorkerMeasures]) -> Iterator[Metric]:
     """What inference workers, by name, have measured since they were started."""
     for name, text, histogram_of in _HISTOGRAMS:
@@ -120,6 +132,12 @@ _SETUP = (
     ("setup_documents_done", "Documents that have been read.", "documents_done"),
     ("setup_documents", "Documents in all.", "documents"),
 )
+_SWEEP = (
+    ("sweep_wanted_trials", "Trials that are tried in all, unless the time ends before.", "total_steps"),
+    ("sweep_best_loss", "Lowest held-out loss of a complete trial, mean over supervised tokens.", "validation_loss"),
+    ("sweep_seconds_left", "Estimate from the trials so far.", "seconds_left"),
+)
+_TRIAL_STATES = ("complete", "pruned", "failed", "cancelled", "running")  # keys in a sweep's progress
 _HISTOGRAMS: tuple[tuple[str, str, Callable[[WorkerMeasures], Histogram]], ...] = (
     ("queue_seconds", "From the question to the first step for it.", lambda one: one.queue_seconds),
     ("time_to_first_token_seconds", "From the question to its first token.", lambda one: one.first_token_seconds),

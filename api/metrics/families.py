@@ -12,7 +12,14 @@ from api.answers.summary import AnswersSummary
 from api.quality.reading import VersionQuality
 from shared.answer_sums import AnswerSums
 from shared.measures import WorkerMeasures
-from shared.metric_families import RunningJob, Samples, families_of_inference, families_of_trainings, gauge
+from shared.metric_families import (
+    RunningJob,
+    Samples,
+    families_of_inference,
+    families_of_sweeps,
+    families_of_trainings,
+    gauge,
+)
 from shared.repositories.job_statistics import Durations, Queue
 
 _QUALITY_LABELS = ("project", "model", "adapter", "version")
@@ -37,6 +44,7 @@ class Readings(Collector):
     queues: Sequence[Queue]
     durations: Sequence[Durations]
     trainings: Sequence[RunningJob]
+    sweeps: Sequence[RunningJob]
     num_waiting: int | None
     qualities: Sequence[LatestQuality]
     versions: Sequence[VersionQuality]
@@ -48,6 +56,7 @@ class Readings(Collector):
             yield gauge("waiting_questions", "Questions that no worker has taken.", (), [((), self.num_waiting)])
         yield from self._of_jobs()
         yield from families_of_trainings(self.trainings)
+        yield from families_of_sweeps(self.sweeps)
         yield from families_of_inference(self.workers)
         yield from self._of_answers()
         yield from self._of_versions()

@@ -39,7 +39,7 @@ def _name(family: Metric) -> str:
 
 
 def _of_api() -> Iterable[Metric]:
-    return Readings({}, {}, {}, [], [], [], 0, [], []).collect()
+    return Readings({}, {}, {}, [], [], [], [], 0, [], []).collect()
 
 
 def _of_jobs() -> list[tuple[str, str]]:

@@ -96,6 +96,12 @@ def _retire_checkpoint_models(database: Database, storage: Storage, settings: Se
         return UpkeepRepository(session).retire_orphaned_checkpoints()
 
 
+def _retire_beaten_trials(database: Database, storage: Storage, settings: Settings) -> int:
+    """Those that a cancelled sweep had not compared yet."""
+    with database.write() as session:
+        return UpkeepRepository(session).retire_beaten_trials()
+
+
 def _prune_idempotency_keys(database: Database, storage: Storage, settings: Settings) -> int:
     with database.write() as session:
         return UpkeepRepository(session).prune_idempotency_keys(IDEMPOTENCY_DAYS)
@@ -111,6 +117,7 @@ _STEPS: dict[str, Callable[[Database, Storage, Settings], int]] = {
     "parts of ended uploads": _remove_ended_parts,
     "versions beyond keep_versions": _retire_versions,
     "checkpoints of deleted versions": _retire_checkpoint_models,
+    "weights of trials that were not the best": _retire_beaten_trials,
     "idempotency keys": _prune_idempotency_keys,
     "webhook deliveries": _prune_deliveries,
 }

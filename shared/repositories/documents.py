@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import now
@@ -59,6 +60,18 @@ class DocumentRepository:
         if seconds is not None:
             document.expires_at = document.created_at + seconds
         return document
+
+    def add_or_find(self, document: Document) -> Document:
+        """Enters a document, or gives the one of the same content that another transaction has entered meanwhile."""
+        wanted = document.project_id, document.purpose, document.sha256
+        try:
+            with self.session.begin_nested():
+                return self.add(document)
+        except IntegrityError:
+            same = self.find_same(*wanted)
+            if same is None:
+                raise
+            return same
 
     def restore(self, document: Document, filename: str, seconds: float | None = None) -> Document:
         """Takes a deleted document back, for so long; its id stays, so that its lineage does."""

@@ -59,7 +59,7 @@ class JobStatistics:
             wanted = wanted.where(Job.project_id == project_id)
         return [Queue(*row) for row in self.session.execute(wanted)]
 
-    def trainings(self) -> Sequence[tuple[str, str, dict[str, Any]]]:
-        """The running trainings: project, id, and progress."""
-        wanted = select(Job.project_id, Job.id, Job.progress).where(Job.status == "running", Job.kind == "training")
+    def running(self, kind: str) -> Sequence[tuple[str, str, dict[str, Any]]]:
+        """The running jobs of a kind: project, id, and progress."""
+        wanted = select(Job.project_id, Job.id, Job.progress).where(Job.status == "running", Job.kind == kind)
         return [(row[0], row[1], row[2] or {}) for row in self.session.execute(wanted.order_by(Job.id))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, delete, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from shared.database import now
 from shared.models import (
@@ -23,6 +24,7 @@ from shared.models import (
 )
 from shared.repositories.evaluations import DELETED
 from shared.repositories.jobs import ENDED, HELD
+from shared.sweep_parameters import SWEEP, TRIAL
 
 _SECONDS_PER_DAY = 86_400.0
 _MOST_AT_ONCE = 1000
@@ -109,6 +111,23 @@ class UpkeepRepository:
         )
         return cast(CursorResult[Any], self.session.execute(hidden)).rowcount
 
+    def retire_beaten_trials(self) -> int:
+        """Hides the weights of trials of sweeps that were cancelled or failed, but those of each one's best; their
+        number. A trial whose training ended in the last moment was never compared by its sweep."""
+        training, sweep = aliased(Job), aliased(Job)
+        sweep_id = training.parameters[SWEEP].as_string()
+        wanted = (
+            select(sweep.id, training, ModelCheckpoint)
+            .join(training, training.id == ModelCheckpoint.job_id)
+            .join(sweep, sweep.id == sweep_id)
+            .where(ModelCheckpoint.deleted_at.is_(None), sweep.status.in_(("cancelled", "failed")))
+        )
+        found = self.session.execute(wanted).tuples().all()
+        best = {one[0]: one[1].id for one in sorted(found, key=lambda one: _loss_and_number(one[1]), reverse=True)}
+        beaten = [checkpoint.id for of, trial, checkpoint in found if best[of] != trial.id]
+        hidden = update(ModelCheckpoint).where(ModelCheckpoint.id.in_(beaten)).values(deleted_at=now())
+        return cast(CursorResult[Any], self.session.execute(hidden)).rowcount
+
     def prune_idempotency_keys(self, days: float) -> int:
         """Removes keys that are older; at most some at once. Gives their number."""
         old = (
@@ -132,6 +151,12 @@ class UpkeepRepository:
             execution_options={"synchronize_session": False},
         )
         return cast(CursorResult[Any], removed).rowcount
+
+
+def _loss_and_number(trial: Job) -> tuple[float, int]:
+    """By which the best trial of a sweep comes first, as where it is shown."""
+    loss = (trial.result or {}).get("metrics", {}).get("validation_loss")
+    return math.inf if loss is None else loss, trial.parameters[TRIAL]
 
 
 def _ended_seconds(status: str, finished_at: float | None, at: float) -> float | None:

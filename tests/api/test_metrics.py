@@ -158,6 +158,28 @@ def test_a_running_training_shows_its_loss_and_speed(client: TestClient, rows: D
     assert ("finetuned_training_validation_loss", claim.job_id, "default") not in seen
 
 
+def test_a_running_sweep_shows_its_trials_by_state_and_its_best_loss(client: TestClient, rows: Database) -> None:
+    with rows.write() as session:
+        jobs = JobRepository(session)
+        claims = []
+        for _ in range(2):
+            jobs.create("default", "sweep", {})
+            claim = jobs.claim_next("sweep", "tests", 60.0)
+            assert claim is not None
+            claims.append(claim)
+        first, ended = claims
+        counts = {"complete": 3, "pruned": 2, "failed": 1, "cancelled": 0, "running": 2}
+        jobs.report_progress(first, {"total_steps": 20, "step": 6, "validation_loss": 1.5, **counts})
+        jobs.report_progress(ended, {"total_steps": 4, **counts})
+        jobs.succeed(ended, {})
+    seen = samples(client)
+    shown = {name[-1]: value for name, value in seen.items() if name[:2] == ("finetuned_sweep_trials", first.job_id)}
+    assert shown == counts
+    assert seen["finetuned_sweep_wanted_trials", first.job_id, "default"] == 20
+    assert seen["finetuned_sweep_best_loss", first.job_id, "default"] == 1.5
+    assert not [name for name in seen if ended.job_id in name]
+
+
 def test_requests_are_counted_by_route_and_never_by_path(client: TestClient) -> None:
     for path in ("/fine-tuning/jobs/ftjob-1", "/fine-tuning/jobs/ftjob-2", "/nobody/serves/this"):
         assert client.get(path).status_code == 404

@@ -50,6 +50,7 @@ def of_the_api() -> list[Metric]:
         queues=[Queue("setup", 1, 2.0)],
         durations=[Durations("setup", "failed", 1, 2.0)],
         trainings=[RunningJob("default", "ftjob-1", dict.fromkeys(("step", "train_loss"), 1))],
+        sweeps=[RunningJob("default", "sweep-1", dict.fromkeys(("total_steps", "complete", "validation_loss"), 1))],
         num_waiting=0,
         qualities=list[LatestQuality](),
         versions=[],

@@ -102,24 +102,25 @@ class Bench:
         self.run(job, patience=patience)
         return self.found(job)
 
-    def found(self, job: ClaimedJob) -> Found:
-        folder = self.storage.evaluation(job.claim.job_id)
+    def found(self, job: ClaimedJob | str) -> Found:
+        """Of a claimed job, or of one by its id."""
+        row = self.row(job)
+        folder = self.storage.evaluation(row.id)
         report = EvaluationReport.model_validate_json((folder / REPORT).read_text())
         lines = (folder / EXAMPLES).read_text().splitlines()
-        row = self.row(job)
         assert row.status == "succeeded"
         assert EvaluationReport.model_validate(row.result) == report
         assert not self.storage.checkpoints(row.id).exists()
         assert not list((self.storage.root / "staging").iterdir())
         return Found(report, [ExampleRow.model_validate_json(line) for line in lines])
 
-    def row(self, job: ClaimedJob) -> Job:
+    def row(self, job: ClaimedJob | str) -> Job:
         with self.database.read() as session:
-            return JobRepository(session).get("default", job.claim.job_id)
+            return JobRepository(session).get("default", _id_of(job))
 
-    def messages(self, job: ClaimedJob) -> list[str]:
+    def messages(self, job: ClaimedJob | str) -> list[str]:
         with self.database.read() as session:
-            return [one.message for one in JobRepository(session).events(job.claim.job_id, limit=1000)]
+            return [one.message for one in JobRepository(session).events(_id_of(job), limit=1000)]
 
     def upload(self, content: str, *, name: str = "questions.jsonl") -> str:
         """A file of questions."""
@@ -150,6 +151,10 @@ class Bench:
         finally:
             heartbeat.stop()
             worker.close()
+
+
+def _id_of(job: ClaimedJob | str) -> str:
+    return job if isinstance(job, str) else job.claim.job_id
 
 
 @dataclass

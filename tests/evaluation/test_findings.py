@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from shared.evaluation_parameters import Column
 from worker.base_models.formats import PromptFormat
+from worker.evaluation.answers import Given
 from worker.evaluation.contenders import Contender
 from worker.evaluation.findings import FORGETTING_RISE, Measured, report_of, rows_of
 from worker.evaluation.general import general_set
@@ -14,6 +17,7 @@ from worker.evaluation.losses import Losses, Scores
 from worker.evaluation.material import Item, Language, Material
 from worker.finetuning.held_out import ExampleScore
 
+BASE = Column()
 NUM_TOKENS = 10
 
 
@@ -49,6 +53,39 @@ def test_a_version_whose_losses_are_no_numbers_is_said_to_be_of_no_use() -> None
     assert warnings([2.0] * 3, [2.0, float("nan"), 2.0]) == (
         "handbook@1: its loss on general texts is not a finite number; it is of no use.",
     )
+
+
+def measured(items: tuple[Item, ...], losses: list[float], answers: dict[int, Given]) -> Measured:
+    """One column's."""
+    found = Losses({BASE.label: scores(losses)}, {})
+    given = {(number, 0): one for number, one in answers.items()}
+    material = Material(items, Language(PromptFormat.TEXT, ""))
+    return Measured(material, [Contender(0, BASE, "demo")], found, given, Judged({}))
+
+
+def test_an_answer_without_a_wanted_one_is_compared_with_nothing() -> None:
+    items = (Item(1, "held_out"), Item(2, "held_out", wanted="In Delft."))
+    said = Given("In Delft.", None, metrics={"length": 3.0})
+    alone, compared = rows_of(measured(items, [1.0, 1.0], {1: said, 2: said}))
+    assert set(alone.answers["base"].metrics) == {"loss", "token_accuracy", "length"}
+    assert compared.answers["base"].metrics["exact_match"] == 1.0
+
+
+def test_examples_whose_losses_are_no_numbers_count_as_failed_and_are_warned_of() -> None:
+    items = tuple(Item(number, "held_out", wanted="x") for number in (1, 2, 3))
+    found = measured(items, [2.0, math.inf, math.nan], {2: Given("y", None, metrics={"length": math.nan})})
+    rows = rows_of(found)
+    report = report_of(found, rows, [], advises=False)
+    assert [row.answers["base"].error for row in rows] == [
+        None,
+        "Not a finite number: loss, length.",
+        "Not a finite number: loss.",
+    ]
+    assert report.columns[0].figures["loss"].value == 2.0
+    assert report.columns[0].num_failed == 2
+    assert [one.partition(";")[0] for one in report.warnings] == [
+        "base: its loss is not a finite number on 2 of 3 examples"
+    ]
 
 
 def test_the_general_set_has_about_sixty_short_items_and_none_twice() -> None:

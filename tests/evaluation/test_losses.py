@@ -14,11 +14,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from shared.evaluation_parameters import Column
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.jobs import JobRepository
+from shared.training_config import Quantization
 from tests.evaluation.conftest import BASE, V1, V2, Bench
-from tests.inference.tiny import flip_a_byte, publish
+from tests.inference.tiny import flip_a_byte, publish, set_rank
 from tests.tiny_models import make_tokenizer, save_model
+from worker.adapter_files import MANIFEST, Manifest, list_files
 from worker.base_models.formats import Example
+from worker.base_models.loading import load_model
 from worker.data import dataset as datasets_on_disk
+from worker.inference.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -129,3 +133,55 @@ def test_the_version_of_a_training_is_looked_up_when_the_job_runs(bench: Bench) 
         version.job_id = training.id
     found = bench.evaluate(BASE, Column(training_job_id=training.id), max_questions=0)
     assert set(found.rows[0].answers) == {"base", "handbook@1"}
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
+def test_a_version_that_was_trained_on_quantized_weights_is_measured_on_those_that_answer(
+    bench: Bench, gpt2: Path, quantization: Quantization
+) -> None:
+    with bench.database.write() as session:
+        AdapterRepository(session).resolve("default", "handbook", 1).config = {"quantization": quantization}
+    found = bench.evaluate(BASE, V1, max_questions=0)
+    example = datasets_on_disk.load(bench.storage.dataset("dataset-1"))[1][0]
+    folder, served = bench.storage.version("version-handbook-1"), load_weights(str(gpt2), None, "auto")[0]
+    assert isinstance(example, Example)
+    (row, *_) = [one for one in found.of("held_out") if one.num_tokens]
+    losses = {label: answer.metrics["loss"] for label, answer in row.answers.items()}
+    assert losses["base"] == pytest.approx(reference(served, example)[0], abs=1e-5)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(gpt2), folder)
+    assert losses["handbook@1"] == pytest.approx(reference(plain, example)[0], abs=1e-5)
+    trained_on = PeftModel.from_pretrained(load_model(str(gpt2), quantization=quantization), folder)
+    assert abs(losses["handbook@1"] - reference(trained_on, example)[0]) > 1e-3
+    (note,) = found.report.notes
+    bits = quantization.removesuffix("bit")
+    assert note.startswith(f"handbook@1 was trained on its base model in {bits} bits. The losses of both are those on ")
+
+
+def test_losses_are_those_of_the_weights_that_the_settings_say_answers_come_from(bench: Bench, gpt2: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there bfloat16 is the usual format")
+    example = datasets_on_disk.load(bench.storage.dataset("dataset-1"))[1][0]
+    assert isinstance(example, Example)
+    found = {}
+    for weights in ("auto", "int8", "bfloat16"):
+        bench.settings = bench.settings.model_copy(update={"inference_weights": weights})
+        found[weights] = bench.evaluate(BASE, V1, max_questions=0)
+    losses = {weights: [row.answers["base"].metrics for row in one.rows] for weights, one in found.items()}
+    assert losses["int8"] == losses["auto"] != losses["bfloat16"]
+    half = AutoModelForCausalLM.from_pretrained(gpt2, dtype=torch.bfloat16)
+    (row, *_) = [one for one in found["bfloat16"].of("held_out") if one.num_tokens]
+    assert row.answers["base"].metrics["loss"] == pytest.approx(reference(half, example)[0], rel=5e-3)
+    assert found["int8"].report.notes == (
+        "Inference workers answer with weights in int8; losses are those on weights in float32.",
+    )
+
+
+def test_where_there_is_not_enough_memory_it_is_said_with_the_weights_that_were_tried(bench: Bench, gpt2: Path) -> None:
+    folder = bench.storage.version("version-handbook-1")
+    set_rank(folder, 10**14)  # more than any machine can address
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(manifest.model_copy(update={"files": list_files(folder)}).to_json())
+    found = bench.evaluate(BASE, V1, V2, max_questions=0)
+    needed = f"{gpt2} with weights in float32 needs more memory than the training worker has."
+    assert found.report.notes == (f"handbook@1: the losses are left out: {needed}",)
+    assert set(found.rows[0].answers) == {"base", "handbook@2"}

@@ -14,6 +14,7 @@ from shared.repositories.idempotency import IdempotencyRepository
 from shared.repositories.jobs import JobRepository
 from shared.repositories.webhooks import DELIVERY_DAYS, WebhookRepository
 from shared.settings import Settings
+from shared.sweep_parameters import SWEEP, TRIAL
 from tests.api.conftest import publish
 from tests.housekeeping.conftest import House, write
 
@@ -83,15 +84,50 @@ def test_checkpoint_models_go_with_their_training_s_version(house: House) -> Non
     job_id = house.job()
     publish(house.database, "handbook", id="version-1", job_id=job_id)
     _publish(house, 2)
-    described: dict[str, Any] = {"adapter": "handbook", "base_model": "demo", "metrics": {}, "size_bytes": 1}
-    with house.database.write() as session:
-        session.add(ModelCheckpoint(id="version-c", project_id="default", job_id=job_id, step=3, **described))
+    _keep_weights(house, job_id, "version-c")
     assert _retain(house) == {}
     with house.database.write() as session:
         AdapterRepository(session).delete_version("default", "handbook", 1)
-    write(house.storage.version("version-c") / "adapter_model.safetensors")
     assert _retain(house) == {"checkpoints of deleted versions": 1}
     assert "adapters/version-c" in house.sweep()
+
+
+@pytest.mark.parametrize("losses", [(2.0, 1.0, 3.0), (None, 1.0, 1.0)], ids=["different", "equal or none"])
+def test_of_a_cancelled_sweep_the_weights_of_the_best_trial_stay_also_of_one_that_it_never_looked_at(
+    house: House, losses: tuple[float | None, ...]
+) -> None:
+    sweeps = [house.job("sweep") for _ in range(2)]
+    for sweep_id in sweeps:
+        for number, loss in enumerate(losses):
+            _trial(house, sweep_id, number, loss)
+    alone = house.job()
+    _keep_weights(house, alone, "version-alone")
+    assert _retain(house) == {}  # it may still be the best
+    house.cancel(sweeps[0])
+    assert _retain(house) == {"weights of trials that were not the best": 2}
+    assert _retain(house) == {}
+    gone = {f"adapters/version-{sweeps[0]}-{number}" for number in (0, 2)}
+    assert {one for one in house.sweep() if one.startswith("adapters/")} == gone
+    house.cancel(sweeps[1])
+    assert _retain(house) == {"weights of trials that were not the best": 2}
+
+
+def _trial(house: House, sweep_id: str, number: int, loss: float | None) -> None:
+    """One whose training has succeeded."""
+    with house.database.write() as session:
+        jobs = JobRepository(session)
+        job_id = jobs.create("default", "training", {SWEEP: sweep_id, TRIAL: number}).id
+        claim = jobs.claim_next("training", "worker-1", 60.0)
+        assert claim is not None
+        jobs.succeed(claim, {"metrics": {} if loss is None else {"validation_loss": loss}})
+    _keep_weights(house, job_id, f"version-{sweep_id}-{number}")
+
+
+def _keep_weights(house: House, job_id: str, checkpoint_id: str) -> None:
+    described: dict[str, Any] = {"adapter": "handbook", "base_model": "demo", "metrics": {}, "size_bytes": 1}
+    write(house.storage.version(checkpoint_id) / "adapter_model.safetensors")
+    with house.database.write() as session:
+        session.add(ModelCheckpoint(id=checkpoint_id, project_id="default", job_id=job_id, step=3, **described))
 
 
 def test_documents_whose_time_is_over_go_in_every_project(house: House) -> None:

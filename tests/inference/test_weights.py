@@ -12,12 +12,11 @@ from transformers.pytorch_utils import Conv1D
 from tests.inference.tiny import make_model
 from worker.base_models.demo.corpus import documents
 from worker.base_models.loading import load_model, load_tokenizer
+from worker.base_models.precision import WeightFormat, gpu_format
 from worker.inference.weights import (
     Int8Linear,
     PackedLinear,
     Processor,
-    WeightFormat,
-    gpu_format,
     load_weights,
     packed_if_true,
     prepare_weights,

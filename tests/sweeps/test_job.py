@@ -44,7 +44,7 @@ def test_the_best_trial_becomes_a_version_that_the_gate_decides_on_and_the_other
     assert "lower than the base model's" in move.reason
     assert sweep.result["decision"]["is_promoted"]
     assert sweep.result["best"] == {"number": best.parameters["trial"], "value": loss_of(best.parameters["config"])}
-    assert sweep.result["trials"] == {"complete": 6, "pruned": 0, "failed": 0, "running": 0}
+    assert sweep.result["trials"] == {"complete": 6, "pruned": 0, "failed": 0, "cancelled": 0, "running": 0}
     ended = house.ended(sweep.id)
     assert sorted(one["trial"] for one in ended) == list(range(6))
     assert ended[-1]["best"]["number"] == best.parameters["trial"]
@@ -155,6 +155,20 @@ def test_cancel_ends_open_trials_and_keeps_the_best_that_has_ended(house: House)
     assert kept is not None
     assert kept.id in house.folders()
     assert house.versions() == []
+
+
+@on_sqlite
+def test_a_trial_that_somebody_cancels_is_counted_as_that_and_not_as_failed(house: House) -> None:
+    sweep_id = house.create(num_trials=2)
+    job = house.claim()
+    house.run(job, should_stop=lambda: True)  # both have begun
+    with house.database.write() as session:
+        JobRepository(session).cancel("team", house.trials(sweep_id)[0].id)
+    assert house.train_one()
+    house.run(job)
+    wanted = {"complete": 1, "pruned": 0, "failed": 0, "cancelled": 1, "running": 0}
+    assert house.job(sweep_id).result["trials"] == wanted
+    assert wanted.items() <= house.job(sweep_id).progress.items()
 
 
 def test_a_paused_sweep_begins_nothing_and_goes_on_where_it_rested(house: House) -> None:

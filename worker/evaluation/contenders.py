@@ -14,6 +14,7 @@ from shared.evaluation_parameters import Column
 from shared.models import AdapterVersion
 from shared.repositories.adapters import AdapterRepository
 from shared.storage import disk_errors, make_folder, publish_file
+from shared.training_config import Quantization
 from worker.adapter_files import check_files
 from worker.evaluation.work import Work
 
@@ -22,13 +23,15 @@ _COSTS = {"seconds": "training_seconds", "trained_tokens": "trained_tokens", "st
 
 @dataclass(frozen=True)
 class Contender:
-    """A column that takes part. `index` is its place among the columns that were asked for."""
+    """A column that takes part. `index` is its place among the columns that were asked for; `quantization` is that of
+    the base model while its version was trained."""
 
     index: int
     column: Column
     base_model: str
     version_id: str | None = None
     prompt_format: str | None = None
+    quantization: Quantization = "none"
     costs: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -97,7 +100,21 @@ def _contender(work: Work, index: int, column: Column) -> Contender:
     with work.job.database.read() as session:
         version = AdapterRepository(session).resolve(work.project, column.adapter, column.version)
     manifest = check_files(work.storage.version(version.id), version.id)
-    return Contender(index, column, version.base_model, version.id, manifest.prompt_format, _costs_of(version))
+    return Contender(
+        index,
+        column,
+        version.base_model,
+        version.id,
+        manifest.prompt_format,
+        _quantization_of(version),
+        _costs_of(version),
+    )
+
+
+def _quantization_of(version: AdapterVersion) -> Quantization:
+    """`none` of a version that was imported: nothing is known of it."""
+    found = (version.config or {}).get("quantization")
+    return found if found in ("4bit", "8bit") else "none"
 
 
 def _costs_of(version: AdapterVersion) -> dict[str, float]:

@@ -58,7 +58,7 @@ def report_of(
         columns=figures,
         pairs=pairs_of(baseline, others, rows),
         notes=tuple(notes),
-        warnings=tuple(_forgotten(measured)),
+        warnings=(*_forgotten(measured), *_left_out(measured)),
         judge=measured.judged.about,
         costs=costs,
         recommendation=recommend(columns, rows, costs) if advises and is_four(columns) else None,
@@ -85,15 +85,15 @@ def _answer(measured: Measured, item: Item, contender: Contender) -> ExampleAnsw
     given = measured.answers.get((item.number, contender.index))
     metrics = {} if score is None else _of_score(score)
     if given is not None and given.text is not None:
-        metrics |= answer_metrics(given.text, item.wanted or "") | given.metrics
+        metrics |= given.metrics if item.wanted is None else answer_metrics(given.text, item.wanted) | given.metrics
     if (judged := measured.judged.verdicts.get((item.number, contender.index))) is not None:
         metrics["judged"] = judged
     if given is None and not metrics:
         return None
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     error = given and given.error
-    if len(finite) < len(metrics):
-        error = error or "Its loss is not a finite number."
+    if lost := [name for name in metrics if name not in finite]:
+        error = error or f"Not a finite number: {', '.join(lost)}."
     return ExampleAnswer(text=given and given.text, error=error, metrics=finite)
 
 
@@ -104,6 +104,21 @@ def _of_score(score: ExampleScore) -> dict[str, float]:
         "loss": score.loss_sum / score.num_tokens,
         "token_accuracy": score.num_correct / score.num_tokens,
     }
+
+
+def _left_out(measured: Measured) -> list[str]:
+    """Of examples whose losses are no numbers: means over the others flatter a model that broke on these."""
+    asked = {item.number for item in measured.material.items if item.source != "general"}  # of those is warned already
+    warnings = []
+    for label, scores in measured.losses.by_label.items():
+        found = [one for number, one in scores.items() if number in asked and one.num_tokens]
+        num_lost = sum(not math.isfinite(one.loss_sum) for one in found)
+        if num_lost:
+            warnings.append(
+                f"{label}: its loss is not a finite number on {num_lost} of {len(found)} examples; its means, and its "
+                "differences from the first column, are those of the others."
+            )
+    return warnings
 
 
 def _forgotten(measured: Measured) -> list[str]:

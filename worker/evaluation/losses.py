@@ -1,12 +1,13 @@
-"""Teacher-forced scores: what each model makes of the wanted answers, one base model in memory at a time."""
+"""Teacher-forced scores: what each model makes of the wanted answers, one base model in memory at a time.
+
+Models are held as inference workers hold them, whatever a version was trained on: what is measured is what answers.
+"""
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,13 @@ from transformers import PreTrainedModel
 from shared.errors import AdapterBroken, BaseModelError, InvalidRequest, OutOfMemory
 from shared.storage import disk_errors, make_folder, publish_file
 from worker.base_models.formats import Learnable
-from worker.base_models.loading import load_model
+from worker.evaluation.bases import BITS, Base, WeightsFormat, free_memory
 from worker.evaluation.contenders import Contender
 from worker.evaluation.material import Item, Material, encoder_of
 from worker.evaluation.work import Progress, Work
 from worker.finetuning.batches import Split, fit, length_of
 from worker.finetuning.held_out import ExampleScore, example_scores
 from worker.finetuning.loop import memory_errors
-from worker.finetuning.lora import frozen_dtype, load_lora
 
 SLICE = 64  # examples whose scores are written down together: at most so many are computed again after a kill
 _NO_LIMIT = 1_000_000_000  # but the model's positions
@@ -73,7 +73,22 @@ def measure_losses(work: Work, contenders: Sequence[Contender], material: Materi
         mine = [one for one in passes if one.base_model == base_model]
         if _speaks(work, base_model, material, mine):
             _measure(work, mine, folder, losses, counter)
+    _tell(work, contenders, losses)
     return losses
+
+
+def _tell(work: Work, contenders: Sequence[Contender], losses: Losses) -> None:
+    """Where losses are not those of the base model on which a version learned, or not quite those of what answers."""
+    measured = [one for one in contenders if losses.by_label.get(one.label)]
+    for one in measured:
+        if one.quantization != "none":
+            held = WeightsFormat.of(work.settings, one.base_model)
+            work.remark(
+                f"{one.label} was trained on its base model in {BITS[one.quantization]}. The losses of both are those "
+                f"on {held.said}, as inference workers hold them; the losses of its training were others."
+            )
+    if measured and work.settings.inference_weights == "int8" and not torch.cuda.is_available():
+        work.remark("Inference workers answer with weights in int8; losses are those on weights in float32.")
 
 
 def _passes(contenders: Sequence[Contender], material: Material) -> list[_Pass]:
@@ -121,13 +136,14 @@ class _Counter:
 
 
 def _measure(work: Work, passes: Sequence[_Pass], folder: Path, losses: Losses, counter: _Counter) -> None:
-    base = _Base(work, passes[0].base_model)
+    base = Base(work, passes[0].base_model)
     for one in passes:
         try:
             scores = _scores(work, one, base, folder, counter)
         except _LEFT_OUT as error:
             base.drop()
-            work.note(f"{one.label or one.base_model}: the losses are left out: {error.detail}", error)
+            why = base.too_large if isinstance(error, OutOfMemory) else error.detail
+            work.note(f"{one.label or one.base_model}: the losses are left out: {why}", error)
             continue
         if one.label is None or one.version_id is None:
             losses.general[one.base_model] = scores
@@ -136,7 +152,7 @@ def _measure(work: Work, passes: Sequence[_Pass], folder: Path, losses: Losses, 
     base.drop()
 
 
-def _scores(work: Work, one: _Pass, base: _Base, folder: Path, counter: _Counter) -> Scores:
+def _scores(work: Work, one: _Pass, base: Base, folder: Path, counter: _Counter) -> Scores:
     """Those that are on disk, and then the others."""
     ordered = sorted(one.items, key=lambda item: (-length_of(_example(item)), item.number))
     slices = [ordered[start : start + SLICE] for start in range(0, len(ordered), SLICE)]
@@ -173,52 +189,10 @@ def _score(work: Work, model: PreTrainedModel | PeftModel, items: Sequence[Item]
     except OutOfMemory:
         found = None
     if found is None:  # out here, for the error holds what the failed pass computed
-        _free()
+        free_memory()
         with memory_errors():
             found = example_scores(model, examples, split=_ONE_AT_A_TIME, before_batch=before_batch)
     return {item.number: score for item, score in zip(items, found, strict=True)}
-
-
-class _Base:
-    """A base model that is loaded when it is first needed, with one version in it at a time."""
-
-    def __init__(self, work: Work, name: str) -> None:
-        self._work = work
-        self._name = name
-        self._model: PreTrainedModel | None = None
-
-    @contextmanager
-    def with_version(self, version_id: str | None) -> Iterator[PreTrainedModel | PeftModel]:
-        """Raises a `BaseModelError`, `AdapterBroken`, `InvalidRequest` or `OutOfMemory`."""
-        with memory_errors():
-            model = self._loaded()
-            if version_id is None:
-                yield model
-                return
-            self._model = None  # until the layers are taken out again
-            adapted = self._adapted(model, version_id)
-            yield adapted
-            self._model = adapted.unload()
-
-    def drop(self) -> None:
-        self._model = None
-        _free()
-
-    def _loaded(self) -> PreTrainedModel:
-        if self._model is None:
-            settings = self._work.settings
-            model = load_model(self._name, cache_dir=settings.model_cache_dir, dtype=frozen_dtype())
-            moved: Any = model  # transformers wraps `to` in what mypy takes for a function of the class
-            self._model = moved.to("cuda") if torch.cuda.is_available() else model
-        return self._model
-
-    def _adapted(self, model: PreTrainedModel, version_id: str) -> PeftModel:
-        try:
-            return load_lora(model, self._work.storage.version(version_id))
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-                raise
-            raise AdapterBroken("The adapter does not fit its base model; train again.") from error
 
 
 def _example(item: Item) -> Learnable:
@@ -246,9 +220,3 @@ def _keep(path: Path, scores: Scores) -> None:
         make_folder(path.parent)
         staged.write_text(json.dumps(rows), encoding="ascii")
         publish_file(staged, path)
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

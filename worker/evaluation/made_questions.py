@@ -14,7 +14,7 @@ from shared.made_files import enter_made_file
 from shared.models import Document
 from shared.question_files import QUESTIONS, Question
 from shared.repositories.documents import DocumentRepository
-from shared.storage import disk_errors, sha256_of
+from shared.storage import disk_errors
 from worker.data.extraction import ExtractionLimits
 from worker.data.job import text_of
 from worker.data.texts import ExtractedText
@@ -80,15 +80,9 @@ def _kept(work: Work, made: Sequence[Question]) -> str:
         with disk_errors():
             staged.write_text("".join(_line(one) for one in made), encoding="utf-8", newline="\n")
         with work.job.database.write() as session:
-            return (_same(work, session, sha256_of(staged)) or _entered(work, session, staged)).id
+            return _entered(work, session, staged).id
     finally:
         staged.unlink(missing_ok=True)
-
-
-def _same(work: Work, session: Session, sha256: str) -> Document | None:
-    same = DocumentRepository(session).find_same(work.project, QUESTIONS, sha256)
-    is_there = same is not None and same.deleted_at is None and work.storage.document(same.id).is_file()
-    return same if is_there else None
 
 
 def _entered(work: Work, session: Session, staged: Path) -> Document:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,10 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from worker.base_models.loading import load_config, load_model
-from worker.base_models.precision import half_precision
+from worker.base_models.precision import WeightFormat, gpu_format, named
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
-
-    from shared.training_config import Quantization
-
-WeightFormat = Literal["auto", "float32", "bfloat16", "int8"]
+    from transformers import PreTrainedModel
 
 # Measured on two cores, 768 × 3,072, in µs for 1, 8, 16, 64 and 512 rows: plain 540, 1,470, 1,520, 3,070, 14,900;
 # packed for 64 rows 530, 660, 850, 2,070, 15,100; packed for 16 rows up to 16 of them as quickly, the rest as plain.
@@ -151,26 +146,6 @@ def load_weights(name: str, cache_dir: Path | None, weights: WeightFormat) -> tu
     return model, why
 
 
-def gpu_format(
-    config: PretrainedConfig, weights: WeightFormat, capability: tuple[int, int], *, can_quantize: bool | None = None
-) -> tuple[torch.dtype, Quantization, str]:
-    """What to load on a GPU, and why. `can_quantize`: whether bitsandbytes is there; by default it is looked for."""
-    half = half_precision(config, capability)
-    can_quantize = find_spec("bitsandbytes") is not None if can_quantize is None else can_quantize
-    if weights == "int8" and can_quantize:
-        return half, "8bit", f"weights in int8 by bitsandbytes, computed with in {_name(half)}, as set"
-    if weights == "int8":
-        return half, "none", f"weights in {_name(half)}: int8 is set, but the package bitsandbytes is not installed"
-    if weights != "auto":
-        return getattr(torch, weights), "none", f"weights in {weights}, as set"
-    reasons = {
-        torch.bfloat16: "in which this GPU computes quickest",
-        torch.float16: "because this GPU does not compute in bfloat16",
-        torch.float32: "because this model overflows in float16, and this GPU does not compute in bfloat16",
-    }
-    return half, "none", f"weights in {_name(half)}, {reasons[half]}"
-
-
 def prepare_weights(model: PreTrainedModel, weights: WeightFormat, processor: Processor | None = None) -> str:
     """Replaces the linear layers of an fp32 model on a CPU, its head too, by ones that are quickest there; says what
     was chosen and why.
@@ -180,7 +155,7 @@ def prepare_weights(model: PreTrainedModel, weights: WeightFormat, processor: Pr
     """
     processor = processor or Processor.here()
     if model.device.type != "cpu" or model.dtype != torch.float32:
-        return f"weights in {_name(model.dtype)}, as loaded"
+        return f"weights in {named(model.dtype)}, as loaded"
     tied = "; the embedding, tied to the head, stays beside it" if model.config.tie_word_embeddings else ""
     if weights == "int8" and processor.has_vnni:
         return f"{_replace(model, _int8)} layers' weights in int8, as set{tied}"
@@ -222,7 +197,3 @@ def _weight_of(layer: nn.Linear | Conv1D) -> Tensor:
     """(out, in)."""
     weight: Tensor = layer.weight if isinstance(layer, nn.Linear) else layer.weight.t()
     return weight
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

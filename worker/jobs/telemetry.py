@@ -14,6 +14,7 @@ from shared.metric_families import (
     RunningJob,
     families_of_batches,
     families_of_setups,
+    families_of_sweeps,
     families_of_trainings,
     gauge,
 )
@@ -27,7 +28,12 @@ _HOUR = 3600.0
 ATTEMPT_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, _HOUR, 4 * _HOUR, 12 * _HOUR, 48 * _HOUR)
 QUEUE_SECONDS = (0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, _HOUR, 6 * _HOUR)
 _GOOD_ENDS = ("succeeded", "cancelled", "handed_back")
-_FAMILIES = {"training": families_of_trainings, "batch": families_of_batches, "setup": families_of_setups}
+_FAMILIES = {
+    "training": families_of_trainings,
+    "batch": families_of_batches,
+    "setup": families_of_setups,
+    "sweep": families_of_sweeps,
+}
 
 
 @dataclass

@@ -24,7 +24,7 @@ from shared.training_config import FineTuningConfig
 from worker.sweeps.journal import SweepJournal
 from worker.sweeps.rungs import first_rung, with_evaluations
 from worker.sweeps.study import ask, importances_of, open_study, values_of
-from worker.sweeps.trials import JOB_ID, Best, Ending, OpenTrial
+from worker.sweeps.trials import CANCELLED, JOB_ID, Best, Ending, OpenTrial
 
 MAX_FAILED_AT_FIRST = 10  # trials; where none before them came to anything, the next will not either
 
@@ -74,9 +74,16 @@ class Search:
         return self._importances
 
     def count(self) -> dict[str, int]:
-        """Trials by how they ended."""
-        states = {"complete": State.COMPLETE, "pruned": State.PRUNED, "failed": State.FAIL, "running": State.RUNNING}
-        return {name: len(self._trials(state)) for name, state in states.items()}
+        """Trials by how they ended, and those that run; the study takes one that somebody cancelled for failed."""
+        failed = self._trials(State.FAIL)
+        num_cancelled = sum(CANCELLED in trial.user_attrs for trial in failed)
+        return {
+            "complete": len(self._trials(State.COMPLETE)),
+            "pruned": len(self._trials(State.PRUNED)),
+            "failed": len(failed) - num_cancelled,
+            "cancelled": num_cancelled,
+            "running": len(self._trials(State.RUNNING)),
+        }
 
     def failures(self) -> list[str]:
         """Why trials failed, in their order."""
@@ -185,6 +192,8 @@ class Search:
         with self._journal.saving() as session:
             if ending.state == "pruned" and ending.job_id is not None:
                 JobRepository(session).cancel(self._job.claim.project_id, ending.job_id)
+            if ending.state == "cancelled":
+                trial.set_user_attr(CANCELLED, value=True)
             value = ending.value if ending.state == "complete" else None
             self._study.tell(trial, value, state=_STATES[ending.state])
             best = self.best

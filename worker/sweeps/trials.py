@@ -11,7 +11,7 @@ from shared.models import JobEvent
 from worker.sweeps.rungs import rung_of
 
 TrialState = Literal["complete", "pruned", "failed", "cancelled"]
-JOB_ID = "job_id"  # a trial's attribute in the study
+JOB_ID, CANCELLED = "job_id", "cancelled"  # a trial's attributes in the study
 
 
 @dataclass(frozen=True)
