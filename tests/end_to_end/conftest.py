@@ -138,7 +138,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterato
 def postgres_stack(
     tmp_path_factory: pytest.TempPathFactory, models_dir: Path, postgres: PostgresServer
 ) -> Iterator[RunningStack]:
-    """One stack on a real Postgres."""
+    """One stack on a real Postgres, where each training is followed by its evaluation."""
     data_dir = tmp_path_factory.mktemp("postgres") / "data"
-    with postgres.database() as url, running_stack(data_dir, models_dir, DATABASE_URL=url) as stack:
+    with (
+        postgres.database() as url,
+        running_stack(data_dir, models_dir, DATABASE_URL=url, FINETUNED_EVALUATE_AFTER_TRAINING="true") as stack,
+    ):
         yield stack

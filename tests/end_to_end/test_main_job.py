@@ -78,6 +78,12 @@ def test_the_main_job_works_on_postgres(postgres_stack: RunningStack, architectu
     answer = postgres_stack.ask("Which colour has door 1?", adapter=f"doors-{architecture}", max_new_tokens=4)
     assert (answer["version"], answer["fallback"]) == (1, False)
     assert postgres_stack.get("/fine-tuning/status")["trained"] is True
+    (evaluation,) = postgres_stack.get(f"/fine-tuning/evaluations?adapter=doors-{architecture}")["data"]
+    assert postgres_stack.wait(evaluation["id"])["status"] == "succeeded", "it follows the training by itself"
+    found = postgres_stack.get(f"/fine-tuning/evaluations/{evaluation['id']}")
+    assert (found["purpose"], found["columns"]) == ("training", ["base", f"doors-{architecture}@1"])
+    (loss,) = [one for one in found["report"]["pairs"] if one["metric"] == "loss" and one["source"] == "held_out"]
+    assert loss["difference"]["value"] < 0
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
