@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
@@ -45,11 +45,12 @@ def _write_session(services: AppServices) -> Iterator[Session]:
         yield session
 
 
-async def _check_room(services: AppServices) -> None:
-    services.dispatcher.admission.check()
+async def _enter(services: AppServices) -> AsyncIterator[None]:
+    with services.dispatcher.admission.entering():
+        yield
 
 
-IfThereIsRoom = Depends(_check_room)  # of a route that asks; before all that costs more
+IfThereIsRoom = Depends(_enter)  # of a route that asks; before all that costs more
 
 
 # The scope "function" ends the session, and commits it, before the answer leaves; background tasks run after that.

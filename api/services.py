@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from anyio import CapacityLimiter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,6 +22,10 @@ from shared.settings import Settings
 from shared.storage import Storage
 
 _CONNECT_SECONDS = 1.0
+# Threads in which questions look into the database. One that computes keeps the event loop waiting for the lock of the
+# interpreter, and with it all that could be refused at once: forty, as by default, for a tenth of a second. A database
+# behind a network is waited for without that lock.
+_ASKING_THREADS, _ASKING_THREADS_SQLITE = 8, 2
 _SOCKET_SECONDS = 5.0  # longer than the dispatcher's blocking read
 
 
@@ -35,6 +40,7 @@ class Services:
     redis: Redis
     dispatcher: Dispatcher
     keys: KeyRing
+    asking: CapacityLimiter
     quality: QualityReader = field(default_factory=QualityReader)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # what would go on for hours ends now
 
@@ -50,11 +56,16 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         ringer = Ringer(Doorbell(celery_app(settings)))
         with ringer.running():
             async with dispatcher.reading():
-                yield Services(settings, database, storage, ringer, redis, dispatcher, keys)
+                yield Services(settings, database, storage, ringer, redis, dispatcher, keys, _asking(database))
     finally:
         await keys.close()
         await redis.aclose()
         database.close()
+
+
+def _asking(database: Database) -> CapacityLimiter:
+    is_sqlite = database.engine.dialect.name == "sqlite"
+    return CapacityLimiter(_ASKING_THREADS_SQLITE if is_sqlite else _ASKING_THREADS)
 
 
 def connect_redis(url: str) -> Redis:

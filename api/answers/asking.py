@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -42,7 +43,11 @@ async def _asked(request: Request) -> QueryRequest:
 Asked = Annotated[QueryRequest, Depends(_asked)]
 
 
-def _question(asked: Asked, services: AppServices, project: Project) -> Question:
+async def _question(asked: Asked, services: AppServices, project: Project) -> Question:
+    return await to_thread.run_sync(_prepared, asked, services, project, limiter=services.asking)
+
+
+def _prepared(asked: QueryRequest, services: Services, project: str) -> Question:
     """The question for the workers. The session ends here: waiting for the answer must hold no connection."""
     with services.database.read() as session:
         if not WorkerRepository(session).is_any_alive("inference"):

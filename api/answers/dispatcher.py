@@ -119,7 +119,7 @@ class Dispatcher:
         self.reply_to = replies_of(new_id("api-"))
         self._redis = redis
         self._max_queued = max_queued
-        self.admission = Admission(plenty=max(1, max_queued // 4))
+        self.admission = Admission(max_queued)
         self._trim_at = 0.0
         self._trimmed_to = "0"
         self._is_stopping = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends
 from sqlalchemy.orm import Session
 
@@ -35,11 +36,11 @@ AskedChat = Annotated[ChatRequest, Depends(_asked_chat)]
 AskedCompletion = Annotated[CompletionRequest, Depends(_asked_completion)]
 
 
-def _chat_question(asked: AskedChat, services: AppServices, project: Project) -> Question:
+async def _chat_question(asked: AskedChat, services: AppServices, project: Project) -> Question:
     return new_question(
         services,
         project,
-        _addressee(services, project, asked.model, may_fall_back=asked.fallback),
+        await _addressee(services, project, asked),
         asked.sampling(),
         turns=asked.turns,
         fallback=asked.fallback,
@@ -47,8 +48,8 @@ def _chat_question(asked: AskedChat, services: AppServices, project: Project) ->
     )
 
 
-def _completion_questions(asked: AskedCompletion, services: AppServices, project: Project) -> list[Question]:
-    addressee = _addressee(services, project, asked.model, may_fall_back=asked.fallback)
+async def _completion_questions(asked: AskedCompletion, services: AppServices, project: Project) -> list[Question]:
+    addressee = await _addressee(services, project, asked)
     return [
         new_question(
             services,
@@ -80,11 +81,14 @@ async def ask_all(dispatcher: Dispatcher, questions: list[Question]) -> list[Pen
     return sent
 
 
-def _addressee(services: Services, project: str, name: str, *, may_fall_back: bool) -> NamedModel:
+async def _addressee(services: Services, project: str, asked: ChatRequest | CompletionRequest) -> NamedModel:
+    return await to_thread.run_sync(_found, services, project, asked.model, asked.fallback, limiter=services.asking)
+
+
+def _found(services: Services, project: str, name: str, may_fall_back: bool) -> NamedModel:
     """Whom `name` means. The session ends here: waiting for the answer must hold no connection."""
-    settings = services.settings
     with services.database.read() as session:
-        addressee = _named(session, settings, project, name, may_fall_back=may_fall_back)
+        addressee = _named(session, services.settings, project, name, may_fall_back=may_fall_back)
         if not WorkerRepository(session).is_any_alive("inference"):
             raise NoInferenceWorker()
     return addressee

@@ -280,7 +280,7 @@ def test_a_full_queue_refuses_all_dialects_without_asking_redis_each_time(
         redis.Redis.from_url(settings.resolved_redis_url) as broker,
         TestClient(full, base_url="http://localhost") as client,
     ):
-        full.state.services.dispatcher.admission = Admission(plenty=1, clock=lambda: 0.0)  # the moment never ends
+        full.state.services.dispatcher.admission = Admission(1, clock=lambda: 0.0)  # the moment never ends
         broker.xadd(QUESTIONS, {"question": "waiting"})
         assert client.post(QUERY, json={"query": "Hello"}).status_code == 429
         broker.delete(QUESTIONS)  # there would be room
