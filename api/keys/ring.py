@@ -49,6 +49,7 @@ class KeyRing:
         self._looking = asyncio.Lock()
         self._is_open = False
         self._looked_at: float | None = None
+        self._num_forgotten = 0
         self._callers: dict[str, tuple[Caller, float]] = {}
         self._errands: set[asyncio.Task[None]] = set()
 
@@ -62,6 +63,7 @@ class KeyRing:
     def forget(self) -> None:
         """This process has just changed keys: it looks again."""
         self._looked_at = None
+        self._num_forgotten += 1
         self._callers.clear()
 
     async def close(self) -> None:
@@ -73,9 +75,10 @@ class KeyRing:
             return self._is_open
         async with self._looking:  # one asks, and the others use what it is told
             if not self._is_fresh(self._looked_at):
-                asked_at = self._clock()
+                asked_at, num_forgotten = self._clock(), self._num_forgotten
                 self._is_open = not await run_in_threadpool(self._is_any_active)
-                self._looked_at = asked_at
+                if self._num_forgotten == num_forgotten:  # else it may have looked before what was changed meanwhile
+                    self._looked_at = asked_at
         return self._is_open
 
     async def _find(self, secret_sha256: str) -> Caller | None:

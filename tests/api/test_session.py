@@ -34,6 +34,16 @@ def test_who_signs_in_gets_a_cookie_that_opens_what_the_key_opens(client: TestCl
     assert client.get("/keys").status_code == 403
 
 
+def test_the_first_key_signs_in_at_once_although_a_moment_ago_there_was_none(
+    client: TestClient, rows: Database
+) -> None:
+    assert client.get("/documents").status_code == 200, "so that the service has just seen that there is no key"
+    signed_in = client.post("/session", json={"key": make_key(rows, "admin")}).json()
+    assert (signed_in["signed_in"], signed_in["scopes"]) == (True, ["read", "query", "train", "admin"])
+    assert signed_in["key_id"] is not None
+    assert client.get("/session", headers=OURS).json() == signed_in
+
+
 def test_scripts_cannot_read_it_and_only_our_pages_send_it(client: TestClient, rows: Database) -> None:
     cookie = cookie_of(client.post("/session", json={"key": make_key(rows, "read")}))
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "strict", "/")
