@@ -19,6 +19,5 @@ GOALS = (
         _run,
         n=5_000,
         quick_n=0,
-        is_timed=True,
     ),
 )
