@@ -77,7 +77,8 @@ def prefers(text: str) -> Says:
 
 
 def test_a_judge_that_always_prefers_the_first_answer_gives_ties(court: Court) -> None:
-    found = court.judge(lambda prompt: "I like the first one.\n\nVerdict: A")
+    # Its words hold marks that end a line elsewhere.
+    found = court.judge(lambda prompt: "I like\u2028the first\x85one.\n\nVerdict: A")
     assert found.verdicts == {(1, 1): 0.5, (2, 1): 0.5, (3, 1): 0.5}
     assert len(court.endpoint.requests) == 6
     assert found.about == {

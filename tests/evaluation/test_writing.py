@@ -109,7 +109,7 @@ class Writer:
         if self.endpoint.status != 200:
             return self.endpoint.status, {}
         asked = [(f"Which code has the door of room {number}?", str(1900 + number)), ("Which one is wrong?", "9999")]
-        self.endpoint.text = "\n".join(json.dumps({"question": one, "answer": said}) for one, said in asked)
+        self.endpoint.text = "\u2028".join(json.dumps({"question": one, "answer": said}) for one, said in asked)
         return FakeEndpoint.respond(self.endpoint, path, body)
 
     def make(self, stops: bool = False, method: str | None = None, num_questions: int = 3) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,17 @@ class Tally:
             self.answered += 1
             self.prompt_tokens += int(line["usage"]["prompt_tokens"])
             self.completion_tokens += int(line["usage"]["completion_tokens"])
+
+
+def read_output(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of an output, which may be missing. A line ends with its line feed alone: texts hold other marks
+    that Python's `splitlines` takes for an end."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for raw in file:
+            if raw.endswith(b"\n"):
+                yield json.loads(raw)
 
 
 class OutputFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from shared.evaluation_parameters import MOST_COLUMNS
 from shared.generator_endpoint import Written
 from shared.messages import Answer, Quality, Usage
 from shared.retrieval.searching import Hit
-from worker.batches.output import Outcome, Result
+from worker.batches.output import Outcome, Result, read_output
 from worker.evaluation.contenders import Contender
 from worker.evaluation.material import Item
 
@@ -80,16 +79,7 @@ def result_of(line: int, asked: Asked, outcome: Outcome) -> Result:
 
 def read_answers(path: Path, num_items: int) -> dict[Place, Given]:
     """All whole lines."""
-    if not path.exists():
-        return {}
-    found = {}
-    with path.open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                break
-            line = json.loads(raw)
-            found[Place.of_line(line["line"], num_items)] = _given(line)
-    return found
+    return {Place.of_line(line["line"], num_items): _given(line) for line in read_output(path)}
 
 
 def final_answers(given: Mapping[Place, Given]) -> dict[tuple[int, int], Given]:

@@ -6,7 +6,6 @@ al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", 2023). The baseli
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from shared.evaluation_parameters import MOST_COLUMNS
 from shared.generator_endpoint import GeneratorEndpoint
 from shared.messages import Sampling
 from worker.batches.answering import answer_lines
-from worker.batches.output import OutputFile, Result
+from worker.batches.output import OutputFile, Result, read_output
 from worker.evaluation.answers import Given, answer_of
 from worker.evaluation.contenders import Contender
 from worker.evaluation.endpoint import endpoint_answers
@@ -161,8 +160,7 @@ def _ask(work: Work, pairs: Sequence[_Pair], output: OutputFile, progress: Progr
 
 def _read(path: Path) -> dict[int, Verdict | None]:
     """By line; None where the judge said something else, or refused."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {one["line"]: (one.get("body") or {}).get("verdict") for one in lines}
+    return {one["line"]: (one.get("body") or {}).get("verdict") for one in read_output(path)}
 
 
 def _judged(work: Work, pairs: Sequence[_Pair], said: Mapping[int, Verdict | None]) -> Judged:

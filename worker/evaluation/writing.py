@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from shared.messages import Sampling
 from shared.question_files import Question
 from shared.settings import Settings
 from worker.batches.answering import answer_lines
-from worker.batches.output import OutputFile, Result
+from worker.batches.output import OutputFile, Result, read_output
 from worker.data.texts import ExtractedText
 from worker.evaluation.answers import answer_of
 from worker.evaluation.endpoint import endpoint_answers
@@ -77,8 +76,7 @@ def _ask(work: Work, passages: Sequence[_Passage], output: OutputFile) -> None:
 
 def _read(path: Path) -> dict[int, str]:
     """By line, what was written."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {one["line"]: one["body"]["written"] for one in lines if one.get("body")}
+    return {one["line"]: one["body"]["written"] for one in read_output(path) if one.get("body")}
 
 
 def _taken(work: Work, passages: Sequence[_Passage], written: dict[int, str], num_questions: int) -> list[Question]:
