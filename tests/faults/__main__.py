@@ -21,7 +21,7 @@ from tests.faults.goals import DATABASES, Goal, Result, Trial, attempt
 from tests.faults.registry import GOALS
 
 MOST_SECONDS = 900.0
-NUM_LANES = 4  # in which trials run beside each other: much of what they do is to wait for leases
+NUM_LANES = 3  # in which trials run beside each other: much of what they do is to wait for leases
 
 
 def main() -> int:
