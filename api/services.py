@@ -23,9 +23,8 @@ from shared.storage import Storage
 
 _CONNECT_SECONDS = 1.0
 # Threads in which questions look into the database. One that computes keeps the event loop waiting for the lock of the
-# interpreter, and with it all that could be refused at once: forty, as by default, for a tenth of a second. A database
-# behind a network is waited for without that lock.
-_ASKING_THREADS, _ASKING_THREADS_SQLITE = 8, 2
+# interpreter, and with it all that could be refused at once: eight for a third of a second, at the worst.
+_ASKING_THREADS = 2
 _SOCKET_SECONDS = 5.0  # longer than the dispatcher's blocking read
 
 
@@ -40,8 +39,8 @@ class Services:
     redis: Redis
     dispatcher: Dispatcher
     keys: KeyRing
-    asking: CapacityLimiter
     quality: QualityReader = field(default_factory=QualityReader)
+    asking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_ASKING_THREADS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # what would go on for hours ends now
 
 
@@ -56,16 +55,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         ringer = Ringer(Doorbell(celery_app(settings)))
         with ringer.running():
             async with dispatcher.reading():
-                yield Services(settings, database, storage, ringer, redis, dispatcher, keys, _asking(database))
+                yield Services(settings, database, storage, ringer, redis, dispatcher, keys)
     finally:
         await keys.close()
         await redis.aclose()
         database.close()
-
-
-def _asking(database: Database) -> CapacityLimiter:
-    is_sqlite = database.engine.dialect.name == "sqlite"
-    return CapacityLimiter(_ASKING_THREADS_SQLITE if is_sqlite else _ASKING_THREADS)
 
 
 def connect_redis(url: str) -> Redis:
