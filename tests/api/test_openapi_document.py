@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 from tests.faults.hostile_requests_trial import CHECKS, answering_service
 from tests.faults.hostile_requests_trial import document as read_document
@@ -22,14 +22,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-# Generated ones alone: schemathesis' own list of the document's borders has thousands.
 @document.parametrize()
-@settings(
-    max_examples=EXAMPLES_AN_OPERATION,
-    phases=[Phase.generate],
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=EXAMPLES_AN_OPERATION, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_operation_answers_as_the_document_says(case: schemathesis.Case, url: str) -> None:
     case.call_and_validate(base_url=url, checks=CHECKS, timeout=20)
