@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
+from anyio import to_thread
 from fastapi import Depends
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -41,7 +42,13 @@ class JobCreation:
     def project(self) -> str:
         return self.resendable.project
 
-    def once(
+    async def once(
+        self, request: BaseModel, answer_type: type[Answer], create: Callable[[Session], Created[Answer]]
+    ) -> Answer:
+        """As `once_here`, in one of the few threads that create."""
+        return await to_thread.run_sync(self.once_here, request, answer_type, create, limiter=self.services.creating)
+
+    def once_here(
         self, request: BaseModel, answer_type: type[Answer], create: Callable[[Session], Created[Answer]]
     ) -> Answer:
         """The answer of `create`, or the first answer if the request's key was used before. The doorbell is rung

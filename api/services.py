@@ -25,6 +25,9 @@ _CONNECT_SECONDS = 1.0
 # Threads in which questions look into the database. One that computes keeps the event loop waiting for the lock of the
 # interpreter, and with it all that could be refused at once: eight for a third of a second, at the worst.
 _ASKING_THREADS = 2
+# And those in which jobs are created. With the forty that the framework has for everything, more jobs than a slow
+# processor can enter kept every other request waiting for seconds, and took four times as long themselves.
+_CREATING_THREADS = 4
 _SOCKET_SECONDS = 5.0  # longer than the dispatcher's blocking read
 
 
@@ -41,6 +44,7 @@ class Services:
     keys: KeyRing
     quality: QualityReader = field(default_factory=QualityReader)
     asking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_ASKING_THREADS))
+    creating: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_CREATING_THREADS))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # what would go on for hours ends now
 
 

@@ -73,7 +73,7 @@ def create_import(creation: JobCreation, received: ReceivedImport) -> ImportAnsw
         return Created(ImportAnswer(job_id=job.id, status=job.status), job)
 
     try:
-        answer = creation.once(received.parameters, ImportAnswer, create)
+        answer = creation.once_here(received.parameters, ImportAnswer, create)
         kept = answer.job_id
     finally:
         _remove(storage, [job_id for job_id in made if job_id != kept])

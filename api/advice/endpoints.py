@@ -14,10 +14,10 @@ router = APIRouter(prefix="/fine-tuning/advice", tags=["evaluations"])
 
 
 @router.post("", status_code=202)
-def advise(creation: Creation, body: Annotated[AdviceRequest | None, Body()] = None) -> AdviceAnswer:
+async def advise(creation: Creation, body: Annotated[AdviceRequest | None, Body()] = None) -> AdviceAnswer:
     """Trains a version on the documents and compares it with the base model, with answers from the documents, and with
     both together, on the same questions; GET /fine-tuning/evaluations/{evaluation_job_id} has the recommendation."""
     request, settings = body or AdviceRequest(), creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, AdviceAnswer, lambda session: create_advice(session, creation.project, settings, request)
     )

@@ -17,10 +17,10 @@ router = APIRouter(prefix="/fine-tuning", tags=["batches"])
 
 
 @router.post("/batches", status_code=202)
-def create(creation: Creation, request: BatchRequest) -> BatchAnswer:
+async def create(creation: Creation, request: BatchRequest) -> BatchAnswer:
     """Answers every line of a document, behind the questions that somebody waits for."""
     settings = creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, BatchAnswer, lambda session: create_batch(session, creation.project, settings, request)
     )
 

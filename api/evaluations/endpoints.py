@@ -34,11 +34,11 @@ AfterExample = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description
 
 
 @router.post("", status_code=202)
-def create(creation: Creation, request: EvaluationRequest) -> EvaluationCreated:
+async def create(creation: Creation, request: EvaluationRequest) -> EvaluationCreated:
     """Compares the base model, versions and retrieval on the same held-out examples and questions, in a training
     worker and by inference workers, behind the questions that somebody waits for."""
     settings = creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, EvaluationCreated, lambda session: create_evaluation(session, creation.project, settings, request)
     )
 

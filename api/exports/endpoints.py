@@ -17,9 +17,9 @@ router = APIRouter(prefix="/fine-tuning/exports", tags=["exports"])
 
 
 @router.post("", status_code=202)
-def create(creation: Creation, request: ExportRequest) -> ExportAnswer:
+async def create(creation: Creation, request: ExportRequest) -> ExportAnswer:
     """Exports a version; GET /fine-tuning/jobs/{id} says when it is ready."""
-    return creation.once(request, ExportAnswer, lambda session: create_export(session, creation.project, request))
+    return await creation.once(request, ExportAnswer, lambda session: create_export(session, creation.project, request))
 
 
 @router.get("/{export_id}/content", response_class=FileResponse, responses=DOWNLOAD)

@@ -17,18 +17,20 @@ router = APIRouter(prefix="/fine-tuning", tags=["fine-tuning"])
 
 
 @router.post("/setup", status_code=202)
-def set_up(creation: Creation, body: Annotated[SetupRequest | None, Body()] = None) -> SetupAnswer:
+async def set_up(creation: Creation, body: Annotated[SetupRequest | None, Body()] = None) -> SetupAnswer:
     """Makes a dataset of documents and, unless `train` is false, trains an adapter on it. An empty body will do."""
     request, settings = body or SetupRequest(), creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, SetupAnswer, lambda session: create_setup(session, creation.project, settings, request)
     )
 
 
 @router.post("/train", status_code=202)
-def train(creation: Creation, request: TrainRequest) -> TrainAnswer:
+async def train(creation: Creation, request: TrainRequest) -> TrainAnswer:
     """Trains on the dataset of a setup job."""
-    return creation.once(request, TrainAnswer, lambda session: create_training(session, creation.project, request))
+    return await creation.once(
+        request, TrainAnswer, lambda session: create_training(session, creation.project, request)
+    )
 
 
 @router.get("/status")

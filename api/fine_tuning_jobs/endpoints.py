@@ -53,10 +53,10 @@ EventLimit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("")
-def create(creation: Creation, request: CreateRequest) -> FineTuningJob:
+async def create(creation: Creation, request: CreateRequest) -> FineTuningJob:
     """Makes a dataset of the training file and trains an adapter on it."""
     settings = creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, FineTuningJob, lambda session: create_fine_tuning_job(session, creation.project, settings, request)
     )
 

@@ -16,9 +16,9 @@ router = APIRouter(prefix="/v1/batches", tags=["openai: batches"])
 
 
 @router.post("")
-def create(creation: Creation, request: BatchCreation) -> Batch:
+async def create(creation: Creation, request: BatchCreation) -> Batch:
     """Answers every request of a file, behind those that somebody waits for, within 24 hours."""
-    return creation.once(request, Batch, lambda session: create_openai_batch(session, creation.project, request))
+    return await creation.once(request, Batch, lambda session: create_openai_batch(session, creation.project, request))
 
 
 @router.get("")

@@ -17,10 +17,10 @@ router = APIRouter(prefix="/fine-tuning/sweeps", tags=["sweeps"])
 
 
 @router.post("", status_code=202)
-def create(creation: Creation, request: SweepRequest) -> SweepCreated:
+async def create(creation: Creation, request: SweepRequest) -> SweepCreated:
     """Searches for the best configuration of a training; the best trial's weights become a version."""
     settings = creation.services.settings
-    return creation.once(
+    return await creation.once(
         request, SweepCreated, lambda session: create_sweep(session, creation.project, settings, request)
     )
 
