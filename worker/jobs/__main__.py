@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from worker.jobs import tasks
-from worker.jobs.child import KINDS, RUNNERS
+from shared.quick_imports import quick_imports
+
+with quick_imports():
+    from worker.jobs import tasks
+    from worker.jobs.child import KINDS, RUNNERS
 
 
 def main() -> None:
