@@ -213,7 +213,7 @@ GOALS = (
         "cancel",
         "Cancel a running training that ignores SIGTERM: its group of processes is dead within 5 s (p99 of 100).",
         run_cancel,
-        n=100,
+        n=50,  # with either database
         quick_n=0,
     ),
     Goal(
@@ -221,7 +221,7 @@ GOALS = (
         "1,000 races of cancel and completion: a cancel that was answered 200 is never a success, nothing of it is "
         "published, and after the end it is answered 409.",
         run_races,
-        n=1000,
+        n=500,  # with either database
         quick_n=20,
     ),
 )

@@ -129,5 +129,12 @@ class CrashablePostgres:
 def crashable_postgres() -> CrashablePostgres:
     """Started when first asked for; gone at exit."""
     server = CrashablePostgres()
-    atexit.register(server.close)
+    atexit.register(close_postgres)
     return server
+
+
+def close_postgres() -> None:
+    """Leaves nothing of it behind, if it was asked for; for processes that end without their exit functions."""
+    if crashable_postgres.cache_info().currsize:
+        crashable_postgres().close()
+        crashable_postgres.cache_clear()

@@ -9,15 +9,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
+from tqdm import tqdm
 
 _REMOVALS = ("os.remove", "os.rmdir")
 _PLACINGS = ("os.rename", "os.link")
+tqdm.monitor_interval = 0  # its thread may hold tqdm's lock when this process forks, and the fork would wait for ever
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -159,6 +162,7 @@ class Crasher:
         reading, told = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
+            os.setpgid(0, 0)
             os.close(self._orders)
             os.close(reading)
             _work(work, Watch(root, begins, order_reading, told, after_fork))
@@ -180,7 +184,10 @@ class Crasher:
         return Ending(operations, line["ended"] == 0, words or f"wait status {line['ended']}", code)
 
     def close(self) -> None:
+        """Ends it and its forks, in whichever state they are."""
         os.close(self._orders)
+        with suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         self._lines.close()
 

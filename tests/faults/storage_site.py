@@ -76,15 +76,19 @@ class Site:
         )  # fmt: skip
         self._snapshot = folder / "snapshot"
         self._known: set[str] = set()
+        self._database = Database(self.settings.resolved_database_url)
+        self._admin = create_engine(
+            self.settings.resolved_database_url.replace(f"/{self._name}?", "/postgres?"),
+            isolation_level="AUTOCOMMIT", poolclass=NullPool,
+        )  # fmt: skip
 
     @contextmanager
     def database(self) -> Iterator[Database]:
         """Connections for a moment, so that none is left when the database is put back."""
-        opened = Database(self.settings.resolved_database_url)
         try:
-            yield opened
+            yield self._database
         finally:
-            opened.close()
+            self._database.close()
 
     def furnish(self) -> None:
         """What the scenarios begin with: a dataset, an uploaded document, a published version."""
@@ -152,9 +156,7 @@ class Site:
         return self.settings.resolved_database_url.partition("?")[0].rpartition("/")[2]
 
     def _copy_database(self, source: str, target: str) -> None:
-        url = self.settings.resolved_database_url.replace(f"/{self._name}?", "/postgres?")
-        admin = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        with admin.connect() as connection:
+        with self._admin.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
             sessions = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
             connection.execute(sessions, {"name": source})

@@ -103,7 +103,7 @@ GOALS = (
         name="takeover",
         promise="100 of 100 jobs whose worker was killed are taken over by a free one within the lease and 10 s.",
         run=run,
-        n=100,
+        n=50,  # with either database
         quick_n=0,
     ),
 )
