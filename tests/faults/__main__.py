@@ -10,13 +10,11 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 
 from tests.faults.goals import DATABASES, Goal
 from tests.faults.registry import GOALS
-from tests.faults.trying import Runner
+from tests.faults.trying import run_all
 
 NUM_LANES = 3  # in which trials run beside each other: much of what they do is to wait for leases
 
@@ -51,29 +49,19 @@ def _trials(given: argparse.Namespace) -> Iterator[tuple[Goal, str, int]]:
 
 def _run_all(given: argparse.Namespace) -> list[str]:
     """Several trials at a time, and then, one by one, those that are timed."""
-    trials, runner, turn = (
-        sorted(_trials(given), key=_length_by(given.results), reverse=True),
-        Runner(given.keep),
-        Lock(),
-    )
-
-    def run(goal: Goal, database: str, seed: int) -> str:
-        line = runner.run(goal.name, database, seed, given.n or (goal.quick_n if given.quick else goal.n))
-        with turn:
+    trials, lines = sorted(_trials(given), key=_length_by(given.results), reverse=True), list[str]()
+    for num_lanes, is_timed in ((NUM_LANES, False), (1, True)):
+        orders = [
+            (goal.name, database, seed, given.n or (goal.quick_n if given.quick else goal.n))
+            for goal, database, seed in trials
+            if goal.is_timed == is_timed
+        ]
+        for line in run_all(orders, num_lanes, given.keep):
             print(line, flush=True)
             if given.results is not None:
                 _keep(given.results, line)
-        return line
-
-    with ThreadPoolExecutor(NUM_LANES) as lanes:
-        running = [lanes.submit(run, *one) for one in trials if not one[0].is_timed]
-        try:
-            lines = [one.result() for one in running]
-            return lines + [run(*one) for one in trials if one[0].is_timed]
-        except BaseException:
-            lanes.shutdown(wait=False, cancel_futures=True)
-            runner.end_all()
-            raise
+            lines.append(line)
+    return lines
 
 
 def _length_by(results: Path | None) -> Callable[[tuple[Goal, str, int]], float]:

@@ -7,61 +7,85 @@ import signal
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tests.faults.goals import Result, Trial, attempt
 from tests.faults.registry import GOALS
 from tests.faults.servers import close_postgres
 
+Order = tuple[str, str, int, int]  # a goal's name, the kind of database, the seed, how often
+
 MOST_SECONDS = 900.0
 _END_SECONDS = 60.0  # for one that is told to end, with all that it has started
 
 
-class Runner:
-    """Runs each trial in a process of its own, which ends with this one or after `MOST_SECONDS`. `keep` is a folder for
-    what they leave behind."""
+@dataclass
+class _Running:
+    """A trial's process, since when it runs, and until when it may."""
 
-    def __init__(self, keep: Path | None) -> None:
-        self._keep = keep
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tests.faults.preload"])
-        self._running: set[BaseProcess] = set()
+    order: Order
+    process: BaseProcess
+    started_at: float
+    ends_at: float
 
-    def run(self, goal: str, database: str, seed: int, n: int) -> str:
-        """The trial's JSON line; one that broke off has one violation. Called by several threads."""
-        started_at = time.monotonic()
-        line = self._line_of(goal, database, seed, n)
-        seconds = time.monotonic() - started_at
-        return line or Result(goal, database, seed, n, ["it broke off"], seconds, {}).to_json()
+    def end(self) -> None:
+        """Leaves nothing of it behind. It is told first: it must end what it has started."""
+        self.process.terminate()
+        self.process.join(_END_SECONDS)
+        self.process.kill()
+        self.process.join()
 
-    def end_all(self) -> None:
-        for trial in list(self._running):
-            trial.terminate()  # and not kill: it must end what it has started
 
-    def _line_of(self, *trial: Any) -> str | None:
-        telling, tells = multiprocessing.Pipe(duplex=False)
-        process = self._processes.Process(target=_try, args=(*trial, self._keep, tells))
-        process.start()
-        tells.close()
-        self._running.add(process)
+def run_all(orders: Iterable[Order], num_lanes: int, keep: Path | None) -> Iterator[str]:
+    """Runs so many trials beside each other, each in a process of its own, which ends with this one or after
+    `MOST_SECONDS`. Gives their JSON lines as they come; a trial that broke off has one violation. What they leave
+    behind goes to the folder `keep`."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.faults.preload"])
+    waiting, running = deque(orders), dict[Connection, _Running]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_lanes:
+                order, (telling, tells) = waiting.popleft(), multiprocessing.Pipe(duplex=False)
+                process = processes.Process(target=_try, args=(order, keep, tells))
+                process.start()
+                tells.close()
+                now = time.monotonic()
+                running[telling] = _Running(order, process, now, now + MOST_SECONDS)
+            first_end = min(one.ends_at for one in running.values())
+            told = wait(list(running), max(0.0, first_end - time.monotonic()))
+            late = [telling for telling, one in running.items() if one.ends_at <= time.monotonic()]
+            for telling in {*told, *late}:
+                yield _line(cast(Connection, telling), running.pop(cast(Connection, telling)))
+    finally:
+        for one in running.values():
+            one.end()
+
+
+def _line(telling: Connection, one: _Running) -> str:
+    """What the trial has told; it is gone then."""
+    with telling:
         try:
-            line: str | None = telling.recv() if telling.poll(MOST_SECONDS) else None
+            line: str | None = telling.recv() if telling.poll() else None
         except EOFError:
             line = None
-        if line is None:
-            process.terminate()
-            process.join(_END_SECONDS)
-            process.kill()
-        process.join()
-        self._running.discard(process)
+    if line is not None:
+        one.process.join()
         return line
+    one.end()
+    goal, database, seed, n = one.order
+    return Result(goal, database, seed, n, ["it broke off"], time.monotonic() - one.started_at, {}).to_json()
 
 
-def _try(name: str, database: str, seed: int, n: int, keep: Path | None, tells: Connection) -> None:
+def _try(order: Order, keep: Path | None, tells: Connection) -> None:
     """The whole life of a trial's process."""
+    name, database, seed, n = order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started on the way out
     try:
         with tempfile.TemporaryDirectory(prefix="finetuned-faults-") as temporary:
