@@ -19,6 +19,5 @@ GOALS = (
         _run,
         n=95,
         quick_n=12,
-        trials=(("sqlite", 1),),
     ),
 )
