@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from contextlib import suppress
 from statistics import median
@@ -81,8 +80,6 @@ async def _capacity(asker: _Asker) -> float:
 async def _burst(
     installed: Installation, num: int, capacity: float, api: Process, worker: Process, asker: _Asker
 ) -> Outcome:
-    gc.collect()
-    gc.freeze()  # or a collection of all that the tests have loaded, torch too, would be measured as the API's
     usual_seconds = await asker.usual_seconds()
     memory = _Memory(installed, api, worker)
     sampling = asyncio.create_task(memory.sample())
