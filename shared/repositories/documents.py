@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -118,8 +118,7 @@ class DocumentRepository:
 
     def all_ids(self, project_id: str) -> Sequence[str]:
         """Ids of all raw documents, oldest first: files of questions, results and the like are none to learn from."""
-        wanted = select(Document.id).where(Document.project_id == project_id, Document.purpose == RAW, _is_there())
-        return self.session.scalars(wanted.order_by(Document.created_at, Document.id)).all()
+        return self.session.connection().scalars(_ALL_IDS, {"project_id": project_id}).all()
 
     def keep_longer(self, document: Document, seconds: float | None) -> None:
         """Another upload of the same bytes wants them for so long from now on, None: for ever; the later end holds."""
@@ -175,3 +174,11 @@ def _has_expired(project_id: str) -> ColumnElement[bool]:
 def _newer_than(cursor: Document) -> ColumnElement[bool]:
     is_later = and_(Document.created_at == cursor.created_at, Document.id > cursor.id)
     return or_(Document.created_at > cursor.created_at, is_later)
+
+
+# Every setup of all documents asks for them: built once, and past the ORM.
+_ALL_IDS = (
+    select(Document.id)
+    .where(Document.project_id == bindparam("project_id"), Document.purpose == RAW, _is_there())
+    .order_by(Document.created_at, Document.id)
+)
