@@ -28,6 +28,8 @@ class PreparingConnection(Connection):  # type: ignore[misc]  # pg8000 has no ty
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._prepared: OrderedDict[tuple[str, tuple[int, ...]], _Prepared] = OrderedDict()
+        if options.get("unix_sock") is not None:  # no encryption there; to find out takes pg8000 30 ms of reading keys
+            options["ssl_context"] = False
         super().__init__(*args, **options)
 
     def execute_simple(self, statement: str) -> Context:

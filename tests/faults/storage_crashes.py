@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,10 @@ from tqdm import tqdm
 
 _REMOVALS = ("os.remove", "os.rmdir")
 _PLACINGS = ("os.rename", "os.link")
-tqdm.monitor_interval = 0  # its thread may hold tqdm's lock when this process forks, and the fork would wait for ever
+# No lock of a progress bar may be held by what is gone: tqdm's own is shared between forks, so one that is killed while
+# it holds it stops all others, and a thread of tqdm's may hold it in the moment of a fork.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from sqlalchemy import NullPool, create_engine, select, text
+from sqlalchemy import select
 
 from api.documents.entering import NewFile, enter_rows, move_files
 from api.documents.receiving import ReceivedFile
@@ -24,7 +24,7 @@ from shared.database import Database
 from shared.errors import FinetunedError
 from shared.ids import new_id
 from shared.messages import Question, Sampling
-from shared.models import Adapter, AdapterVersion, Dataset, Document, Job, ModelCheckpoint
+from shared.models import Adapter, AdapterVersion, Base, Dataset, Document, Job, ModelCheckpoint
 from shared.openai_training import PARAMETER
 from shared.repositories.datasets import DatasetRepository
 from shared.repositories.jobs import Claim, JobRepository
@@ -77,10 +77,6 @@ class Site:
         self._snapshot = folder / "snapshot"
         self._known: set[str] = set()
         self._database = Database(self.settings.resolved_database_url)
-        self._admin = create_engine(
-            self.settings.resolved_database_url.replace(f"/{self._name}?", "/postgres?"),
-            isolation_level="AUTOCOMMIT", poolclass=NullPool,
-        )  # fmt: skip
 
     @contextmanager
     def database(self) -> Iterator[Database]:
@@ -131,7 +127,7 @@ class Site:
         for folder in self._folders():
             shutil.copytree(folder, self._snapshot / folder.name)
         if self._postgres:
-            self._copy_database(self._name, f"{self._name}_saved")
+            self._save_tables()
         with self.database() as database:
             self._known = {row.id for row in _rows(database)}
 
@@ -141,7 +137,7 @@ class Site:
             empty(folder)
             shutil.copytree(self._snapshot / folder.name, folder, dirs_exist_ok=True)
         if self._postgres:
-            self._copy_database(f"{self._name}_saved", self._name)
+            self._restore_tables()
 
     def _folders(self) -> list[Path]:
         """The data, and SQLite's."""
@@ -151,16 +147,23 @@ class Site:
     def _postgres(self) -> bool:
         return self.settings.resolved_database_url.startswith("postgresql")
 
-    @property
-    def _name(self) -> str:
-        return self.settings.resolved_database_url.partition("?")[0].rpartition("/")[2]
+    def _save_tables(self) -> None:
+        copies = [f"CREATE TABLE saved.{table} AS TABLE public.{table}" for table in Base.metadata.tables]
+        self._alone("DROP SCHEMA IF EXISTS saved CASCADE", "CREATE SCHEMA saved", *copies)
 
-    def _copy_database(self, source: str, target: str) -> None:
-        with self._admin.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
-            sessions = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
-            connection.execute(sessions, {"name": source})
-            connection.exec_driver_sql(f"CREATE DATABASE {target} TEMPLATE {source}")
+    def _restore_tables(self) -> None:
+        self._alone(
+            "SET LOCAL session_replication_role = replica",  # no foreign keys meanwhile
+            *(f"DELETE FROM public.{table}" for table in Base.metadata.tables),  # noqa: S608
+            *(f"INSERT INTO public.{table} TABLE saved.{table}" for table in Base.metadata.tables),
+        )
+
+    def _alone(self, *statements: str) -> None:
+        """In one transaction, when nobody is connected whose process is dead and who may still commit."""
+        others = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        cut_off = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {others}"  # noqa: S608
+        with self.database() as database, database.write() as session:
+            session.connection().exec_driver_sql("; ".join((cut_off, *statements)))
 
     # Looking
 
