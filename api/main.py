@@ -57,12 +57,15 @@ from shared.settings import Settings, get_settings
 from shared.tracing import open_traces
 from ui import APP
 
-ROUTERS = (
+ROUTERS = (  # looked through in this order, for each request: first those that many ask at once
+    answers,
+    completions,
+    query,
+    fine_tuning,
     root,
     documents,
     files,
     uploads,
-    fine_tuning,
     estimates,
     fine_tuning_jobs,
     jobs,
@@ -74,15 +77,12 @@ ROUTERS = (
     advice,
     evaluations,
     comparisons,
-    answers,
     answer_records,
     answer_export,
-    query,
     retrieval,
     document_chunks,
     models,
     openai_models,
-    completions,
     webhooks,
     keys,
     session,

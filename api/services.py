@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -29,6 +29,8 @@ _ASKING_THREADS = 2
 # processor can enter kept every other request waiting for seconds, and took four times as long themselves.
 _CREATING_THREADS = 4
 _SOCKET_SECONDS = 5.0  # longer than the dispatcher's blocking read
+# A burst that finds none free waits for one of these: to open a hundred costs the event loop more than all their use.
+_MOST_CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 def connect_redis(url: str) -> Redis:
     """A client that fails fast. The one retry is for pooled connections that died with a restarted server."""
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=_MOST_CONNECTIONS,
+        timeout=_SOCKET_SECONDS,
         protocol=2,  # replies of streams differ in shape from RESP3's
         socket_connect_timeout=_CONNECT_SECONDS,
         socket_timeout=_SOCKET_SECONDS,
         retry=Retry(NoBackoff(), 1),
     )
+    return Redis.from_pool(pool)
