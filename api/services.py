@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from api.answers.dispatcher import Dispatcher
+from api.answers.liveness import InferenceLiveness
 from api.keys.ring import KeyRing
 from api.quality.reading import QualityReader
 from api.ringer import Ringer
@@ -44,6 +45,7 @@ class Services:
     redis: Redis
     dispatcher: Dispatcher
     keys: KeyRing
+    liveness: InferenceLiveness = field(default_factory=InferenceLiveness)
     quality: QualityReader = field(default_factory=QualityReader)
     asking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_ASKING_THREADS))
     creating: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_CREATING_THREADS))

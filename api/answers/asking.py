@@ -16,13 +16,12 @@ from api.dependencies import AppServices, Project
 from api.services import Services
 from api.validation import invalid, validated
 from shared.base_models import check_allowed
-from shared.errors import NoInferenceWorker, NotFound
+from shared.errors import NotFound
 from shared.ids import new_id
 from shared.messages import Question, Sampling, Turn
 from shared.origin import Origin, current_origin
 from shared.repositories.adapters import AdapterRepository
 from shared.repositories.model_names import NamedModel
-from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -44,15 +43,10 @@ Asked = Annotated[QueryRequest, Depends(_asked)]
 
 
 async def _question(asked: Asked, services: AppServices, project: Project) -> Question:
-    return await to_thread.run_sync(_prepared, asked, services, project, limiter=services.asking)
-
-
-def _prepared(asked: QueryRequest, services: Services, project: str) -> Question:
-    """The question for the workers. The session ends here: waiting for the answer must hold no connection."""
-    with services.database.read() as session:
-        if not WorkerRepository(session).is_any_alive("inference"):
-            raise NoInferenceWorker()
-        model, adapter = _addressee(session, project, services.settings, asked)
+    if asked.model is not None and services.liveness.is_fresh:  # the database has nothing to say, nor need a thread ask
+        model, adapter = _base_model(services.settings, asked.model), None
+    else:
+        model, adapter = await to_thread.run_sync(_looked_up, asked, services, project, limiter=services.asking)
     return new_question(
         services,
         project,
@@ -64,6 +58,13 @@ def _prepared(asked: QueryRequest, services: Services, project: str) -> Question
 
 
 PreparedQuestion = Annotated[Question, Depends(_question)]
+
+
+def _looked_up(asked: QueryRequest, services: Services, project: str) -> tuple[str, str | None]:
+    """Whom to ask. The session ends here: waiting for the answer must hold no connection."""
+    with services.database.read() as session:
+        services.liveness.check(session)
+        return _addressee(session, project, services.settings, asked)
 
 
 def new_question(
@@ -100,7 +101,7 @@ def new_question(
 def _addressee(session: Session, project: str, settings: Settings, asked: QueryRequest) -> tuple[str, str | None]:
     """The base model (the one that falls back, too) and the adapter's name, None for the base model itself."""
     if asked.model is not None:
-        return check_allowed(asked.model, (*settings.allowed_models, settings.base_model)), None
+        return _base_model(settings, asked.model), None
     adapters = AdapterRepository(session)
     name = asked.adapter
     if name is None:
@@ -109,6 +110,10 @@ def _addressee(session: Session, project: str, settings: Settings, asked: QueryR
     with suppress(NotFound):  # the worker refuses, or falls back and says so
         return adapters.resolve(project, name, asked.version).base_model, name
     return settings.base_model, name
+
+
+def _base_model(settings: Settings, name: str) -> str:
+    return check_allowed(name, (*settings.allowed_models, settings.base_model))
 
 
 async def _form_values(request: Request) -> dict[str, Any]:

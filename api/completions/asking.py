@@ -15,11 +15,10 @@ from api.dependencies import AppServices, Project
 from api.services import Services
 from shared.base_models import check_allowed
 from shared.chat_requests import ChatRequest, CompletionRequest
-from shared.errors import FinetunedError, ModelNotAllowed, ModelNotFound, NoInferenceWorker
+from shared.errors import FinetunedError, ModelNotAllowed, ModelNotFound
 from shared.messages import Question
 from shared.model_names import FineTunedName, parse_version
 from shared.repositories.model_names import ModelNameRepository, NamedModel
-from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 
 
@@ -89,8 +88,7 @@ def _found(services: Services, project: str, name: str, may_fall_back: bool) -> 
     """Whom `name` means. The session ends here: waiting for the answer must hold no connection."""
     with services.database.read() as session:
         addressee = _named(session, services.settings, project, name, may_fall_back=may_fall_back)
-        if not WorkerRepository(session).is_any_alive("inference"):
-            raise NoInferenceWorker()
+        services.liveness.check(session)
     return addressee
 
 

@@ -20,7 +20,6 @@ from shared.errors import (
     AdapterBroken,
     BaseModelError,
     FinetunedError,
-    NoInferenceWorker,
     NotFound,
     PromptTooLong,
     QueueFull,
@@ -30,7 +29,6 @@ from shared.generator_endpoint import GeneratorEndpoint
 from shared.ids import new_id
 from shared.messages import Turn
 from shared.repositories.model_names import ModelNameRepository, NamedModel
-from shared.repositories.workers import WorkerRepository
 from shared.retrieval.prompt import NOTHING_FOUND, prompt_of
 from shared.retrieval.searching import Hit, Retrieval
 
@@ -132,8 +130,7 @@ class Asking:
 
     def _require_worker(self) -> None:
         with self.services.database.read() as session:
-            if not WorkerRepository(session).is_any_alive("inference"):
-                raise NoInferenceWorker()
+            self.services.liveness.check(session)
 
     def _nothing_found(self) -> MainAnswer:
         return MainAnswer(
