@@ -1,8 +1,8 @@
-"""A Postgres connection that asks the server as few times as it can: each question is a wait without the interpreter's
-lock, and behind each wait of a busy process stand all its other threads.
+"""A Postgres connection that asks the server as few times as it can.
 
-pg8000 asks three times for every statement (parse, describe, execute) and parses it anew each time; here a statement
-is prepared when it comes for the first time and only executed from then on, as asyncpg does it.
+Each question is a wait without the interpreter's lock, and behind each wait of a busy process stand all its other
+threads. pg8000 asks three times for every statement (parse, describe, execute) and parses it anew each time; here a
+statement is prepared when it comes for the first time and only executed from then on, as asyncpg does it.
 """
 
 from __future__ import annotations
