@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
-from tests.postgres import PostgresServer
 from tests.waiting import until
 
 
@@ -91,14 +90,6 @@ def works(database: Database) -> bool:
 def test_an_error_of_a_file_inside_a_transaction_is_not_the_database_s(database: Database) -> None:
     with pytest.raises(FileNotFoundError), database.write():
         Path("/nowhere/at/all").read_text()
-
-
-@pytest.fixture
-def on_postgres(postgres: PostgresServer) -> Iterator[Database]:
-    with postgres.migrated_database() as url:
-        database = Database(url)
-        yield database
-        database.close()
 
 
 def test_a_lock_that_a_frozen_process_holds_is_an_error_and_no_endless_wait(on_postgres: Database) -> None:

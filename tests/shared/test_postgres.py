@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -11,15 +9,6 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
-from tests.postgres import PostgresServer
-
-
-@pytest.fixture
-def on_postgres(postgres: PostgresServer) -> Iterator[Database]:
-    with postgres.migrated_database() as url:
-        database = Database(url)
-        yield database
-        database.close()
 
 
 def num_prepared(session: Session, like: str) -> int:
