@@ -105,12 +105,7 @@ def _connect(dialect: Dialect, record: Any, args: Any, options: Any) -> DBAPICon
         raise DatabaseUnavailable() from error
 
 
-def _name_network_errors(context: ExceptionContext) -> None:
-    """pg8000 lets a broken socket's OSError through as it is. Within the driver it means a lost connection; outside,
-    an OSError is the caller's own (a file)."""
-    if isinstance(context.original_exception, OSError):
-        context.is_disconnect = True
-        raise DatabaseUnavailable() from context.original_exception
+def _name_lost_connections(context: ExceptionContext) -> None:
     if _state_of(context.original_exception).startswith(_LOST_STATES):
         context.is_disconnect = True
 
@@ -123,7 +118,7 @@ def _create_engine(url: str) -> Engine:
             url, pool_pre_ping=True, pool_size=10, max_overflow=10, connect_args=options, hide_parameters=True
         )
         event.listen(engine, "do_connect", _connect)
-        event.listen(engine, "handle_error", _name_network_errors)
+        event.listen(engine, "handle_error", _name_lost_connections)
         return engine
     waiting = {"timeout": _SQLITE_WAIT_SECONDS, "check_same_thread": False}
     engine = create_engine(url, connect_args=waiting, hide_parameters=True)

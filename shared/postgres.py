@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pg8000.converters import make_params
 from pg8000.core import Context
+from pg8000.exceptions import InterfaceError
 from pg8000.legacy import Connection
 
 _MOST_PREPARED = 128  # of one connection; the server keeps a plan for each
@@ -30,7 +32,12 @@ class PreparingConnection(Connection):  # type: ignore[misc]  # pg8000 has no ty
         self._prepared: OrderedDict[tuple[str, tuple[int, ...]], _Prepared] = OrderedDict()
         if options.get("unix_sock") is not None:  # no encryption there; to find out takes pg8000 30 ms of reading keys
             options["ssl_context"] = False
-        super().__init__(*args, **options)
+        self._usock = None
+        try:
+            super().__init__(*args, **options)
+        except BaseException:
+            self.close()  # pg8000 does not, where its first words cannot be sent
+            raise
 
     def execute_simple(self, statement: str) -> Context:
         """A ping is not sent: a cursor begins a transaction for it, so the server has just answered."""
@@ -47,6 +54,18 @@ class PreparingConnection(Connection):  # type: ignore[misc]  # pg8000 has no ty
             return self.execute_simple(statement)
         name, columns, readers = self._prepare(statement, tuple(oids))
         return self.execute_named(name, make_params(self.py_types, vals), columns, readers, statement)
+
+    def handle_messages(self, context: Context) -> None:
+        """pg8000 names a lost connection as such wherever it writes, but not in the first read of an answer."""
+        try:
+            super().handle_messages(context)
+        except OSError as error:
+            raise InterfaceError("network error") from error
+
+    def close(self) -> None:
+        """Not an error where it was closed before or the server has gone: nobody is left to say goodbye to."""
+        with suppress(InterfaceError):
+            super().close()
 
     def _prepare(self, statement: str, oids: tuple[int, ...]) -> _Prepared:
         key = (statement, oids)
