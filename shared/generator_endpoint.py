@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from shared.errors import EndpointUnavailable, PromptTooLong
 from shared.messages import Sampling, Usage
 from shared.settings import Settings
+from shared.tls import trusted_authorities
 
 _CONNECT_SECONDS = 5.0
 _TOO_LONG = "context_length"  # in the code of OpenAI's own error, and of those who speak its dialect
@@ -57,7 +58,7 @@ class GeneratorEndpoint:
         """Raises `EndpointUnavailable`, and `PromptTooLong` if the endpoint says so."""
         try:
             async with httpx.AsyncClient(
-                base_url=self._base_url, headers=self._headers, timeout=self._timeout
+                base_url=self._base_url, headers=self._headers, timeout=self._timeout, verify=trusted_authorities()
             ) as client:
                 answer = await client.post("chat/completions", json=_body(model, prompt, sampling))
         except httpx.TimeoutException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -40,6 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     """Read by xdist."""
     return ByFileOrStack(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> None:
+    """What the imports have made, millions of objects, is not looked through by each collection of garbage that the
+    code under test asks for (up to a second); our processes do the same once they have started."""
+    gc.collect()  # nothing that a test has left unclosed is kept from its warning
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -96,11 +105,12 @@ def redis_url(redis_binary: str, tmp_path_factory: pytest.TempPathFactory) -> It
     server = subprocess.Popen(
         [redis_binary, "--port", "0", "--unixsocket", str(socket), "--save", ""], stdout=subprocess.DEVNULL
     )
-    client = redis.Redis.from_url(f"unix://{socket}", retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 200))
+    retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.005), 2000)
+    client = redis.Redis.from_url(f"unix://{socket}", retry=retry)
     client.ping()
     client.close()
     yield f"unix://{socket}"
-    server.terminate()
+    server.kill()  # it has nothing to keep, and looks at SIGTERM ten times a second only
     server.wait()
 
 

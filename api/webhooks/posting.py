@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import version
 
@@ -17,12 +16,10 @@ import httpx
 from api.webhooks.addresses import AddressRefused, Resolve, addresses_of, host_of, resolve
 from api.webhooks.signing import signed_headers
 from shared.repositories.webhooks import ClaimedDelivery
+from shared.tls import trusted_authorities
 
 POST_SECONDS = 10.0
 _MOST_READ_BYTES = 64 * 1024
-
-
-_tls = lru_cache(httpx.create_ssl_context)  # reading all the authorities takes a while
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def webhook_client() -> httpx.AsyncClient:
         timeout=POST_SECONDS,
         trust_env=False,
         follow_redirects=False,
-        verify=_tls(),
+        verify=trusted_authorities(),
         limits=httpx.Limits(max_keepalive_connections=0),
     )
 

@@ -28,7 +28,7 @@ from shared.repositories.keys import KeyRepository
 from shared.settings import Settings
 from tests.api.test_access import make_key, sent
 from tests.databases import migrate
-from tests.waiting import until
+from tests.waiting import answers, until
 
 ADMIN = {"name": "first", "scopes": ["admin"]}
 Start = Callable[..., TestClient]
@@ -392,7 +392,7 @@ def _process(folder: Path, settings: Settings, **more: str) -> Iterator[tuple[st
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: _is_live(address), 120.0)
+        until(lambda: answers(f"{address}/health/live"), 120.0)
         yield address, log
     finally:
         process.terminate()
@@ -405,10 +405,3 @@ def test_a_password_of_the_database_is_in_no_log(settings: Settings, tmp_path: P
         assert httpx.get(f"{address}/documents", timeout=60).status_code == 503
         assert httpx.get(f"{address}/health/ready", timeout=60).status_code == 503
     assert [one for one in CANARIES.values() if one in log.read_text()] == []
-
-
-def _is_live(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/health/live", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False

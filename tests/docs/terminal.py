@@ -9,10 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
-
 from tests.docs.pages import Block, is_shown, typed
-from tests.waiting import until
+from tests.waiting import answers, until
 
 _LINKED = ("examples", "deploy", "docker-compose.yml", "docker-compose.gpu.yml")
 
@@ -81,7 +79,4 @@ class Terminal:
     def _is_ready(self) -> bool:
         assert self._stack is not None
         assert self._stack.poll() is None, (self._folder / "up.log").read_text()
-        try:
-            return httpx.get(f"http://127.0.0.1:{self._places['port']}/health/ready").status_code == 200
-        except httpx.TransportError:
-            return False
+        return answers(f"http://127.0.0.1:{self._places['port']}/health/ready")

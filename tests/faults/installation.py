@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from sqlalchemy import select
 
 from shared.database import Database
@@ -22,7 +21,7 @@ from tests.databases import migrate
 from tests.faults.goals import Trial
 from tests.faults.processes import Process
 from tests.faults.servers import CrashablePostgres, RedisServer, crashable_postgres
-from tests.waiting import until
+from tests.waiting import answers, until
 
 # Short enough for a test, in the proportions of the defaults.
 LEASE_SECONDS = 3.0
@@ -156,7 +155,7 @@ def wait_until_live(api: Process, timeout_seconds: float = 60.0) -> None:
 
 def wait_until_ready(api: Process, timeout_seconds: float = 90.0) -> None:
     """Returns when nothing that the API needs is missing."""
-    until(lambda: _answers(api, "/health/ready"), timeout_seconds)
+    until(lambda: answers(f"{url_of(api)}/health/ready"), timeout_seconds)
 
 
 def free_port() -> int:
@@ -167,12 +166,4 @@ def free_port() -> int:
 
 def _is_live(api: Process) -> bool:
     assert api.is_running, api.log.read_text()
-    return _answers(api, "/health/live")
-
-
-def _answers(api: Process, path: str) -> bool:
-    try:
-        # Without certificates, whose list takes a tenth of a second to load.
-        return httpx.get(url_of(api) + path, timeout=5, verify=False).status_code == 200  # noqa: S501 - http
-    except httpx.TransportError:
-        return False
+    return answers(f"{url_of(api)}/health/live")
