@@ -30,7 +30,7 @@ class Ringer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Rings in the background; what is due at the end is rung before it returns."""
+        """Rings in the background; what is due at the end is rung before it returns, and no connection is left."""
         thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         thread.start()
         try:
@@ -40,6 +40,7 @@ class Ringer:
                 self._is_stopping = True
                 self._changed.notify()
             thread.join()
+            self._doorbell.close()
 
     def _run(self) -> None:
         while due := self._next():

@@ -81,6 +81,13 @@ class Doorbell:
             self._connection = self._publisher.clone()
             return self._has_sent(self._connection, kind, job_ids)
 
+    def close(self) -> None:
+        """Gives the connection back. Whoever rings again gets a new one."""
+        with self._turn:
+            if self._connection is not None:
+                self._connection.release()
+                self._connection = None
+
     def _has_sent(self, connection: Connection, kind: str, job_ids: Sequence[str]) -> bool:
         try:
             channel: Any = connection.default_channel  # its type says less than it can

@@ -44,11 +44,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_heap() -> None:
+def small_heap() -> Iterator[None]:
     """What the imports have made, millions of objects, is not looked through by each collection of garbage that the
     code under test asks for (up to a second); our processes do the same once they have started."""
-    gc.collect()  # nothing that a test has left unclosed is kept from its warning
     gc.freeze()
+    yield
+    gc.collect()  # what was left unclosed is said where it was opened, and is not frozen with the next file's imports
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,10 @@ class SlowBell(Doorbell):
 
 
 @pytest.fixture
-def bell(settings: Settings) -> Doorbell:
-    return Doorbell(celery_app(settings))
+def bell(settings: Settings) -> Iterator[Doorbell]:
+    bell = Doorbell(celery_app(settings))
+    yield bell
+    bell.close()
 
 
 @pytest.fixture
@@ -47,6 +49,19 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 def num_messages(settings: Settings) -> int:
     with redis.Redis.from_url(settings.resolved_redis_url) as client:
         return int(client.llen("setup"))  # type: ignore[arg-type]
+
+
+def num_others_connected(settings: Settings) -> int:
+    with redis.Redis.from_url(settings.resolved_redis_url) as client:
+        return len(client.client_list()) - 1  # type: ignore[arg-type]
+
+
+def test_a_ringer_that_ends_leaves_no_connection(settings: Settings, bell: Doorbell) -> None:
+    ringer = Ringer(bell)
+    with ringer.running():
+        ringer.ring("setup", "job-1")
+    assert num_messages(settings) == 1
+    assert num_others_connected(settings) == 0
 
 
 def test_messages_that_nobody_takes_do_not_pile_up(settings: Settings, bell: Doorbell) -> None:
