@@ -67,12 +67,13 @@ class Bench:
 def bench(database: Database, settings: Settings, database_url: str) -> Iterator[Bench]:
     settings = settings.model_copy(update={"database_url": database_url})
     stopping = threading.Event()
+    doorbell = Doorbell(celery_app(settings))
     supervisor = Supervisor(
         kind="training",
         owner="test",
         settings=settings,
         database=database,
-        doorbell=Doorbell(celery_app(settings)),
+        doorbell=doorbell,
         runner=RUNNER,
         processes=forkserver_for(RUNNER),
         is_stopping=stopping.is_set,
@@ -82,3 +83,4 @@ def bench(database: Database, settings: Settings, database_url: str) -> Iterator
     stopping.set()
     for thread in bench.threads:  # none may outlive its database
         thread.join(60)
+    doorbell.close()

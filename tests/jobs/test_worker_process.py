@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -75,10 +76,15 @@ def job(database: Database, job_id: str) -> Job:
         return JobRepository(session).get("default", job_id)
 
 
+def ring(settings: Settings, kind: str, job_id: str) -> None:
+    with closing(Doorbell(celery_app(settings))) as bell:
+        assert bell.ring(kind, job_id)
+
+
 def test_a_message_wakes_the_worker(settings: Settings, database: Database, start_worker: StartWorker) -> None:
     start_worker(FINETUNED_RECONCILE_SECONDS="600")
     job_id = create(database, "succeed")
-    assert Doorbell(celery_app(settings)).ring("training", job_id)
+    ring(settings, "training", job_id)
     until(lambda: job(database, job_id).status == "succeeded")
 
 
@@ -88,7 +94,7 @@ def test_the_setup_worker_is_woken_for_imports_and_exports_too(
     start_worker("setup", FINETUNED_RECONCILE_SECONDS="600", FINETUNED_GGUF_CONVERTER="/nowhere")
     for kind in ("import", "export"):
         job_id = create(database, "succeed", kind)
-        assert Doorbell(celery_app(settings)).ring(kind, job_id)
+        ring(settings, kind, job_id)
         until(lambda job_id=job_id: job(database, job_id).status == "succeeded")  # type: ignore[misc]
     with database.read() as session:
         (worker,) = WorkerRepository(session).alive("setup")
