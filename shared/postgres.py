@@ -35,7 +35,7 @@ class PreparingConnection(Connection):  # type: ignore[misc]  # pg8000 has no ty
         self._usock = None
         try:
             super().__init__(*args, **options)
-        except BaseException:
+        except InterfaceError:
             self.close()  # pg8000 does not, where its first words cannot be sent
             raise
 
