@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -25,6 +21,7 @@ from shared.repositories.jobs import Claim, JobRepository
 from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from tests.databases import migrate
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -50,25 +47,8 @@ def rows(app: FastAPI, settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of the application behind real sockets: events come as they are sent, connections can break."""
-    with serving(app) as url, httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5)) as client:
+    with serving(app) as url, httpx.Client(base_url=url) as client:
         yield client
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The application behind real sockets, by its URL."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()  # who connects too early waits
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
 
 
 class RedisServer:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -21,6 +22,7 @@ from shared.settings import Settings
 from shared.storage import Storage
 from tests.api.conftest import Upload, publish
 from tests.databases import migrate
+from tests.serving import serving
 
 
 def _files(*parts: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -122,12 +124,12 @@ def test_a_body_that_announces_too_much_is_refused_unread(small: TestClient) -> 
     assert answer.json()["error"] == "request_entity_too_large"
 
 
-def test_a_body_that_announces_nothing_is_refused_once_it_is_too_large(served_small: tuple[str, int]) -> None:
+def test_a_body_that_announces_nothing_is_refused_once_it_is_too_large(served_small: str) -> None:
     """Over a real socket: the server stops reading long before the client stops sending."""
     import socket as sockets
 
-    host, port = served_small
-    with sockets.create_connection((host, port), timeout=10) as connection:
+    url = httpx.URL(served_small)
+    with sockets.create_connection((url.host, url.port or 0), timeout=10) as connection:
         connection.sendall(
             b"POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
@@ -153,23 +155,11 @@ def _send_chunks(connection: object, head: bytes, chunk: bytes, at_most: int) ->
 
 
 @pytest.fixture
-def served_small(settings: Settings) -> Iterator[tuple[str, int]]:
-    import socket as sockets
-
-    import uvicorn
-
+def served_small(settings: Settings) -> Iterator[str]:
     settings = settings.model_copy(update={"max_upload_bytes": 100_000, "max_files_per_upload": 3})
     migrate(settings.resolved_database_url)
-    listener = sockets.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    listener.listen()
-    yield listener.getsockname()
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(create_app(settings)) as url:
+        yield url
 
 
 def test_too_many_files_are_refused_and_nothing_is_kept(small: TestClient, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from tests.api.conftest import beat
 from tests.api.fake_worker import FakeWorker, answer, tokens
+from tests.serving import running
 from tests.waiting import until
 
 QUERY = "/fine-tuning/query"
@@ -33,19 +34,10 @@ CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "strea
 def draining(
     app: FastAPI, finish_seconds: float, stop_seconds: int = 30
 ) -> Iterator[tuple[httpx.Client, DrainingServer, threading.Thread]]:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=stop_seconds)  # what is cut is logged
     server = DrainingServer(app, config, finish_seconds)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5), timeout=60) as client:
+    with running(server) as (url, thread), httpx.Client(base_url=url, timeout=60) as client:
         yield client, server, thread
-    server.should_exit = True
-    thread.join(60)
-    listener.close()
 
 
 def test_an_answer_that_can_be_finished_is_and_nothing_new_is_taken(

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from typer.testing import CliRunner, Result
 
 from api.main import create_app
@@ -18,6 +14,7 @@ from cli.main import app
 from shared.database import Database
 from shared.settings import Settings
 from tests.databases import migrate
+from tests.serving import serving
 
 
 def is_alive(pid: int) -> bool:
@@ -27,16 +24,6 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
-
-
-def eventually(is_true: Callable[[], bool], timeout_seconds: float = 30.0) -> bool:
-    """Waits until something comes true; False when it has not by then."""
-    deadline = time.monotonic() + timeout_seconds
-    while not is_true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture
@@ -73,16 +60,8 @@ def rows(settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def service_url(settings: Settings, rows: Database) -> Iterator[str]:
     """The real API behind a real socket; it has no workers but those that a test plays."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    assert eventually(lambda: server.started)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(create_app(settings)) as url:
+        yield url
 
 
 Run = Callable[..., Result]

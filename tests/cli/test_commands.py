@@ -27,8 +27,9 @@ from shared.repositories.workers import WorkerRepository
 from shared.settings import Settings
 from tests.api.fake_worker import FakeWorker, echo, refuse
 from tests.api.test_quality import drifted
-from tests.cli.conftest import Run, eventually, run_command
+from tests.cli.conftest import Run, run_command
 from tests.shared.test_answers_repository import add, row
+from tests.waiting import until
 
 
 def assert_failed(result: Result, sentence: str, exit_code: int = 1) -> None:
@@ -145,7 +146,7 @@ class PlayedWorker:
             claims.extend([claim] if claim is not None else [])
             return bool(claims)
 
-        assert eventually(try_it)
+        until(try_it)
         return claims[0]
 
     def report(self, claim: Claim, **progress: float) -> None:

@@ -16,7 +16,8 @@ import pytest
 from cli.errors import ServiceUnreachable, StackFailed, StackStopped
 from cli.local_stack.part import Part, RestartPolicy
 from cli.local_stack.stack import Stack
-from tests.cli.conftest import eventually, is_alive
+from tests.cli.conftest import is_alive
+from tests.waiting import until
 
 HASTY = RestartPolicy(max_deaths=3, quick_seconds=1000, first_delay_seconds=0.01)
 # Writes its own pid and that of a child, which sits in a session of its own.
@@ -76,22 +77,22 @@ def build(tmp_path: Path, said: list[str]) -> Iterator[Build]:
         stack.stop()
 
 
-def tend_until(stack: Stack, is_true: Callable[[], bool]) -> bool:
+def tend_until(stack: Stack, is_true: Callable[[], bool]) -> None:
     def look() -> bool:
         stack.tend()
         return is_true()
 
-    return eventually(look)
+    until(look)
 
 
 def test_a_part_that_dies_is_started_again(build: Build, pids: Pids, tmp_path: Path, said: list[str]) -> None:
     stack = build(Part("worker", python(WITH_CHILD, tmp_path / "pids")))
     stack.start()
-    assert eventually(lambda: len(pids("pids")) == 2)
+    until(lambda: len(pids("pids")) == 2)
 
     os.kill(pids("pids")[0], signal.SIGKILL)
 
-    assert tend_until(stack, lambda: len(pids("pids")) == 4)
+    tend_until(stack, lambda: len(pids("pids")) == 4)
     assert said == ["'worker' was killed by SIGKILL; starting it again in 0.01 s."]
     assert is_alive(pids("pids")[2])
     assert not is_alive(pids("pids")[1]), "what the dead part had started must not live beside the new one"
@@ -120,7 +121,7 @@ def test_a_part_that_cannot_be_started_says_why(build: Build, said: list[str]) -
 def test_stopping_leaves_no_process(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("one", python(WITH_CHILD, tmp_path / "one")), Part("two", python(WITH_CHILD, tmp_path / "two")))
     stack.start()
-    assert eventually(lambda: len(pids("one") + pids("two")) == 4)
+    until(lambda: len(pids("one") + pids("two")) == 4)
 
     stack.stop()
 
@@ -130,7 +131,7 @@ def test_stopping_leaves_no_process(build: Build, pids: Pids, tmp_path: Path) ->
 def test_a_part_that_will_not_stop_is_killed_after_its_grace(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("stubborn", python(STUBBORN, tmp_path / "pids"), grace_seconds=0.2))
     stack.start()
-    assert eventually(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")))
 
     stack.stop()
 
@@ -140,7 +141,7 @@ def test_a_part_that_will_not_stop_is_killed_after_its_grace(build: Build, pids:
 def test_a_second_request_kills_at_once(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("stubborn", python(STUBBORN, tmp_path / "pids"), grace_seconds=1000))
     stack.start()
-    assert eventually(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")))
 
     stack.request_kill()
     stack.stop()
@@ -155,7 +156,7 @@ def test_the_last_stage_stops_first(build: Build, tmp_path: Path) -> None:
     ]
     stack = build(*parts)
     stack.start()
-    assert eventually(lambda: all((tmp_path / "logs" / f"{part.name}.log").read_text() for part in parts))
+    until(lambda: all((tmp_path / "logs" / f"{part.name}.log").read_text() for part in parts))
 
     stack.stop()
 
@@ -212,26 +213,26 @@ def test_a_killed_owner_leaves_no_process(pids: Pids, tmp_path: Path) -> None:
             textwrap.dedent(STUBBORN),
         )
     )
-    assert eventually(lambda: len(pids("plain")) == 2 and len(pids("stubborn")) == 1)
+    until(lambda: len(pids("plain")) == 2 and len(pids("stubborn")) == 1)
     everyone = pids("plain") + pids("stubborn")
     leashes = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in everyone]
 
     owner.kill()
     owner.wait()
 
-    assert eventually(lambda: not any(map(is_alive, everyone + leashes)))
+    until(lambda: not any(map(is_alive, everyone + leashes)))
 
 
 def test_a_killed_leash_takes_its_part_along(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("worker", python(STUBBORN, tmp_path / "pids")))
     stack.start()
-    assert eventually(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")))
     part = pids("pids")[0]
     leash = int(Path(f"/proc/{part}/stat").read_text().rpartition(")")[2].split()[1])
 
     os.kill(leash, signal.SIGKILL)
 
-    assert eventually(lambda: not is_alive(part))
+    until(lambda: not is_alive(part))
 
 
 def test_it_says_what_is_missing_when_it_never_gets_ready(build: Build) -> None:

@@ -12,8 +12,9 @@ from cli.errors import CommandError
 from cli.search_space import parse_space
 from shared.database import Database
 from shared.repositories.jobs import JobRepository
-from tests.cli.conftest import Run, eventually
+from tests.cli.conftest import Run
 from tests.cli.test_commands import assert_fits
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_sweep_is_followed_to_its_version(finetuned: Run, document: Path, rows
                     found.append(claim)
                 return claim is not None
 
-            assert eventually(try_it)
+            until(try_it)
 
     worker = threading.Thread(target=work)
     worker.start()

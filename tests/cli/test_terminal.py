@@ -22,8 +22,8 @@ from cli.main import app
 from shared.database import Database
 from shared.models import Job
 from shared.repositories.jobs import JobRepository
-from tests.cli.conftest import eventually
 from tests.cli.test_commands import PlayedWorker, assert_fits, publish
+from tests.waiting import until
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -125,7 +125,7 @@ def test_without_a_terminal_a_training_is_lines_on_standard_error_and_json_alone
 ) -> None:
     process = start(service_url, "train", document, "--adapter", "handbook", "--model", "demo", "--json")
     worker = PlayedWorker(rows)
-    assert eventually(lambda: num_jobs(rows) == 2)
+    until(lambda: num_jobs(rows) == 2)
     worker.succeed(worker.claim("setup"))
     claim = worker.claim("training")
     worker.report(claim, step=5, total_steps=10, train_loss=2.5)

@@ -24,11 +24,12 @@ from api.main import create_app
 from cli.local_stack.redis import server_executable
 from shared.database import Database
 from shared.settings import Settings
-from tests.api.conftest import RedisServer, beat, publish, serving
+from tests.api.conftest import RedisServer, beat, publish
 from tests.api.fake_worker import FakeWorker, answer, tokens
 from tests.databases import migrate
 from tests.faults.goals import Outcome, Trial
 from tests.faults.servers import crashable_postgres
+from tests.serving import serving
 
 CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance]
 PROCESSES = 2

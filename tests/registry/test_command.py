@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from api.main import create_app
 from cli.main import app
 from shared.repositories.jobs import JobRepository
-from tests.api.conftest import serving
 from tests.registry.conftest import Installation
+from tests.serving import serving
 from worker.jobs.child import work_on
 from worker.registry.export_job import run_export
 from worker.registry.import_job import run_import

@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, expect
 from api.main import create_app
 from shared.database import Database
 from shared.settings import Settings
-from tests.api.conftest import serving
 from tests.api.test_access import make_key
 from tests.databases import migrate
+from tests.serving import serving
 from tests.ui.browser import Visitor, visitor
 
 

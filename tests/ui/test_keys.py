@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from api.main import create_app
 from shared.settings import Settings
-from tests.api.conftest import serving
 from tests.databases import migrate
+from tests.serving import serving
 from tests.ui.browser import Visitor, visitor
 
 

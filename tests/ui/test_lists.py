@@ -11,8 +11,8 @@ from api.main import create_app
 from shared.database import Database
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
-from tests.api.conftest import serving
 from tests.databases import migrate
+from tests.serving import serving
 from tests.ui.browser import Visitor, visitor
 
 NUM_JOBS = 60

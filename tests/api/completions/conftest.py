@@ -13,8 +13,9 @@ from api.main import create_app
 from shared.database import Database
 from shared.settings import Settings
 from shared.tls import trusted_authorities
-from tests.api.conftest import RedisServer, beat, serving
+from tests.api.conftest import RedisServer, beat
 from tests.databases import migrate
+from tests.serving import serving
 
 
 @dataclass(frozen=True)
