@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,10 @@ from shared.logs import log_about
 log = logging.getLogger(__name__)
 
 _MOST_COMPLAINTS = 3
+_OF_KINDS = {  # pydantic's own words show the value that was sent, or name a 'tag'
+    "union_tag_not_found": "Field {discriminator} is missing, which says of what kind it is",
+    "union_tag_invalid": "Field {discriminator} should be one of {expected_tags}",
+}
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 # Drawn by chance, so that refused clients do not come back all at once.
 _RETRY_SECONDS = (1, 4)
@@ -139,7 +144,15 @@ async def _expected(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     known = error if isinstance(error, HTTPException) else HTTPException(500)
     code, detail = _code_of(known.status_code), f"{known.detail}."
-    return error_response(request.url.path, known.status_code, code, detail, headers=known.headers)
+    headers = {"Allow": _allowed_methods(request)} if known.status_code == 405 else known.headers
+    return error_response(request.url.path, known.status_code, code, detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Those of all routes with this path; the router knows only those of the first."""
+    found = [one for one in iter_route_contexts(request.app.routes) if one.path and one.methods]
+    path = request.url.path
+    return ", ".join(sorted({method for one in found if one.path_regex.match(path) for method in one.methods or ()}))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -174,12 +187,15 @@ def _code_of(status: int) -> str:
 
 def _sentence(complaints: Sequence[Any]) -> str:
     """`lora_rank: Input should be greater than or equal to 1; …`, never with the value that was sent."""
-    said = [
-        ": ".join(part for part in (_field(one), one["msg"].removeprefix("Value error, ")) if part)
-        for one in complaints[:_MOST_COMPLAINTS]
-    ]
-    more = len(complaints) - len(said)
+    different = dict.fromkeys(": ".join(part for part in (_field(one), _said(one)) if part) for one in complaints)
+    said = list(different)[:_MOST_COMPLAINTS]
+    more = len(different) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more else "") + "."
+
+
+def _said(complaint: Any) -> str:
+    message = _OF_KINDS.get(complaint["type"])
+    return message.format(**complaint["ctx"]) if message else complaint["msg"].removeprefix("Value error, ")
 
 
 def _field(complaint: Any) -> str | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 from fastapi import Depends, Query
 from pydantic import BaseModel
 
+from shared.storable import STORABLE
+
 Item = TypeVar("Item", bound=BaseModel)
 Row = TypeVar("Row")
 
@@ -20,7 +22,9 @@ class Page(BaseModel):
 
 
 async def _page(
-    after: Annotated[str | None, Query(max_length=256, description="`last_id` of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=256, pattern=STORABLE, description="`last_id` of the page before.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     return Page(after=after, limit=limit)

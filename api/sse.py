@@ -14,6 +14,17 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not hold events back
 
 
+def event_stream(*names: str, has_ids: bool = False) -> dict[str, Any]:
+    """What OpenAPI says of a stream: the fields of each event. No `names`: as OpenAI streams, events have none."""
+    fields: dict[str, Any] = {"data": {"type": "string", "contentMediaType": "application/json"}}
+    if names:
+        fields["event"] = {"type": "string", "enum": list(names)}
+    if has_ids:
+        fields["id"] = {"type": "string"}
+    schema = {"type": "object", "properties": fields, "required": ["data", "event"] if names else ["data"]}
+    return {"text/event-stream": {"schema": schema}}
+
+
 def sse_event(name: str, data: BaseModel | dict[str, Any], event_id: int | None = None) -> bytes:
     """One event with JSON data."""
     text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)

@@ -20,5 +20,5 @@ def validated(model: type[Model], values: dict[str, Any]) -> Model:
 
 def invalid(error: ValidationError) -> RequestValidationError:
     """What FastAPI would have raised for this body."""
-    complaints = error.errors(include_url=False, include_context=False, include_input=False)
+    complaints = error.errors(include_url=False, include_input=False)
     return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in complaints])

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from shared.messages import Sampling, StopString, Text, Turn
+from shared.storable import STORABLE
 
 MOST_PROMPTS = 32  # in one request
 _DEFAULT_CHAT_TOKENS = 1024
@@ -23,7 +24,7 @@ _MOST_TOKENS = 8192
 _MOST_SEED = 2**63 - 1
 _SMALLEST_TOP_P = 1e-9  # OpenAI takes 0, which leaves the likeliest token: so does this
 
-ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+ModelName = Annotated[str, Field(min_length=1, max_length=512, pattern=STORABLE)]
 StopStrings = Annotated[
     tuple[StopString, ...],
     BeforeValidator(lambda stop: (stop,) if isinstance(stop, str) else stop, json_schema_input_type=str | list[str]),
@@ -156,7 +157,7 @@ class ChatMessage(_Body):
 class ChatRequest(_Request):
     """The body of `/v1/chat/completions`."""
 
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = Field(json_schema_extra={"minItems": 1})
     max_completion_tokens: MaxTokens | None = Field(None, description="The newer name of max_tokens.")
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)

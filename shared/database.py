@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, InvalidRequest
+from shared.storable import storable_json
 
 
 class now(FunctionElement[float]):  # noqa: N801 - reads like SQL
@@ -71,6 +72,7 @@ _HAS_TURN = "has_turn"  # in a connection's info
 # Postgres errors that pass: connection, resources, intervention (restart), rolled back (deadlock); a lock that was not
 # given in time, and a transaction that its own process left idle.
 _PASSING_STATES = ("08", "53", "57", "40", "55P03", "25P03")
+_REFUSED_TEXT = "22021"  # the character 0; where a request names what is looked for, `STORABLE` refuses it before
 # The connection is of no more use: ended by the server, or what it has prepared is stale ("cached plan must not change
 # result type" after a column was altered, and a statement that a pooler's other server connection does not know).
 _LOST_STATES = ("57P", "25P03", "0A000", "26000")
@@ -85,6 +87,8 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable() from error
     except DBAPIError as error:
+        if _state_of(error.orig) == _REFUSED_TEXT:
+            raise InvalidRequest("A text holds the character U+0000, which cannot be kept; leave it out.") from error
         if error.connection_invalidated or _state_of(error.orig).startswith(_PASSING_STATES):
             raise DatabaseUnavailable() from error
         raise
@@ -115,13 +119,19 @@ def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         options = {"startup_params": {"options": _POSTGRES_OPTIONS}}
         engine = create_engine(
-            url, pool_pre_ping=True, pool_size=10, max_overflow=10, connect_args=options, hide_parameters=True
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=10,
+            connect_args=options,
+            hide_parameters=True,
+            json_serializer=storable_json,
         )
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "handle_error", _name_lost_connections)
         return engine
     waiting = {"timeout": _SQLITE_WAIT_SECONDS, "check_same_thread": False}
-    engine = create_engine(url, connect_args=waiting, hide_parameters=True)
+    engine = create_engine(url, connect_args=waiting, hide_parameters=True, json_serializer=storable_json)
     turns = _WriteTurns()
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", turns.begin)

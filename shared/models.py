@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import now
+from shared.storable import storable
 
 DEFAULT_PROJECT = "default"
 
 _EventId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Words(TypeDecorator[str]):
+    """What a person is to read, whatever it holds: without the character 0, and cut to `most` characters, or to the
+    column's length."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int, most: int | None = None) -> None:
+        super().__init__(length)
+        self.most = length if most is None else most
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)[: self.most]
 
 
 class Base(DeclarativeBase):
@@ -46,7 +74,7 @@ class Document(Base):
     expires_at: Mapped[float | None]
     status: Mapped[str] = mapped_column(String(16), default="uploaded")
     error_code: Mapped[str | None] = mapped_column(String(64))
-    error_detail: Mapped[str | None] = mapped_column(String(1000))
+    error_detail: Mapped[str | None] = mapped_column(Words(1000))
     api_key_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column(server_default=now())
     deleted_at: Mapped[float | None]
@@ -77,7 +105,7 @@ class Job(Base):
     progress_at: Mapped[float | None]
     result: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
-    error_detail: Mapped[str | None] = mapped_column(String(2000))
+    error_detail: Mapped[str | None] = mapped_column(Words(2000, most=1950))  # an event says it after a few words
     api_key_id: Mapped[str | None] = mapped_column(String(64))
     origin: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(server_default=now())
@@ -96,7 +124,7 @@ class JobEvent(Base):
     attempt: Mapped[int]
     type: Mapped[str] = mapped_column(String(16))
     level: Mapped[str] = mapped_column(String(8), default="info")
-    message: Mapped[str] = mapped_column(String(2000))
+    message: Mapped[str] = mapped_column(Words(2000))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = mapped_column(server_default=now())
 
@@ -155,7 +183,7 @@ class AdapterVersion(Base):
     config: Mapped[dict[str, Any]]
     size_bytes: Mapped[int]
     created_at: Mapped[float] = mapped_column(server_default=now())
-    broken_reason: Mapped[str | None] = mapped_column(String(1000))
+    broken_reason: Mapped[str | None] = mapped_column(Words(1000))
     deleted_at: Mapped[float | None]
 
 
@@ -264,7 +292,7 @@ class WebhookDelivery(Base):
     status: Mapped[str] = mapped_column(String(16), default="pending")
     num_attempts: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[float]
-    last_error: Mapped[str | None] = mapped_column(String(1000))
+    last_error: Mapped[str | None] = mapped_column(Words(1000))
     created_at: Mapped[float] = mapped_column(server_default=now())
 
 
@@ -287,7 +315,7 @@ class AnswerRecord(Base):
     adapter: Mapped[str | None] = mapped_column(String(128))
     version: Mapped[int | None]
     fallback: Mapped[bool]
-    fallback_reason: Mapped[str | None] = mapped_column(String(1000))
+    fallback_reason: Mapped[str | None] = mapped_column(Words(1000))
     finish_reason: Mapped[str] = mapped_column(String(16))
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.storable import StorableText
 from shared.training_method import Method, SupervisedMethod
 
 Quantization = Literal["none", "8bit", "4bit"]
@@ -43,7 +44,7 @@ class FineTuningConfig(BaseModel):
     lora_rank: int = Field(16, ge=1, le=1024)
     lora_alpha: int = Field(32, ge=1, le=4096)
     lora_dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    target_modules: tuple[str, ...] | str | None = None
+    target_modules: tuple[StorableText, ...] | StorableText | None = None
     use_rslora: bool = False
     use_dora: bool = False
     modules_to_save: tuple[str, ...] | None = None

@@ -33,6 +33,7 @@ from shared.models import Adapter, AdapterVersion
 from shared.promotion_policy import PromotionPolicy
 from shared.repositories.adapters import AdapterRepository
 from shared.setup_parameters import ADAPTER_NAME
+from shared.storable import STORABLE
 
 router = APIRouter(prefix="/fine-tuning/adapters", tags=["adapters"])
 
@@ -46,7 +47,7 @@ def list_adapters(
     session: ReadSession,
     services: AppServices,
     project: Project,
-    prefix: Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$", description="How the names begin.")] = "",
+    prefix: Annotated[str, Query(max_length=128, pattern=STORABLE, description="How the names begin.")] = "",
 ) -> Listing[AdapterAnswer]:
     """Adapters by name; the cursor is a name."""
     adapters = AdapterRepository(session)

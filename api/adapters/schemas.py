@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from api.documents.form import FILE_FIELD, form_body
 from shared.models import Adapter, AdapterVersion, Dataset, Document, Promotion
 from shared.promotion_policy import GateDecision, PromotionMode, PromotionPolicy
+from shared.storable import STORABLE
 
 # Texts that are kept; not every database takes the character 0.
-Reason = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
-Actor = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description="Who does it.")]
+Reason = Annotated[str, Field(max_length=255, pattern=STORABLE)]
+Actor = Annotated[str, Field(min_length=1, max_length=255, pattern=STORABLE, description="Who does it.")]
 
 
 class AdapterAnswer(BaseModel):
@@ -203,6 +204,7 @@ IMPORT_BODY = form_body(
         "files": {
             "type": "array",
             "items": FILE_FIELD,
+            "minItems": 1,
             "description": "One .zip, .tar.gz or .tgz of the folder, or its files one by one.",
         },
         "model": {

@@ -17,6 +17,7 @@ from shared.messages import Quality, Usage
 from shared.models import AnswerRecord
 from shared.repositories.answers import AnswerRepository, Thumb
 from shared.setup_parameters import ADAPTER_NAME
+from shared.storable import STORABLE
 
 router = APIRouter(prefix="/fine-tuning/answers", tags=["answers"])
 
@@ -30,11 +31,11 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     thumb: Thumb
-    comment: str | None = Field(None, max_length=2000, pattern=r"^[^\x00]*$")
+    comment: str | None = Field(None, max_length=2000, pattern=STORABLE)
     correction: str | None = Field(
         None,
         max_length=10_000,
-        pattern=r"^[^\x00]*$",
+        pattern=STORABLE,
         description="With a thumb down, where FINETUNED_STORE_QUERIES keeps texts.",
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from api.sse import event_stream
 from shared.messages import Answer, Choice, Quality, Question, Sampling, TokenLogprob, Usage
 from shared.setup_parameters import ADAPTER_NAME
 
@@ -127,6 +128,6 @@ QUERY_BODY: dict[str, Any] = {
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with `stream` as events: `token`…, then `answer` (or `error`).",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": event_stream("token", "answer", "error"),
     }
 }

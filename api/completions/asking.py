@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 from anyio import to_thread
@@ -22,21 +23,21 @@ from shared.repositories.model_names import ModelNameRepository, NamedModel
 from shared.settings import Settings
 
 
-# Two steps, so that a body is validated once for the endpoint and for its questions.
-async def _asked_chat(body: ChatRequest) -> ChatRequest:
-    return body
+# What is asked and the questions to a worker come from one dependency: FastAPI validates a body for each that names it.
+@dataclass(frozen=True)
+class _Chat:
+    asked: ChatRequest
+    question: Question
 
 
-async def _asked_completion(body: CompletionRequest) -> CompletionRequest:
-    return body
+@dataclass(frozen=True)
+class _Texts:
+    asked: CompletionRequest
+    questions: list[Question]
 
 
-AskedChat = Annotated[ChatRequest, Depends(_asked_chat)]
-AskedCompletion = Annotated[CompletionRequest, Depends(_asked_completion)]
-
-
-async def _chat_question(asked: AskedChat, services: AppServices, project: Project) -> Question:
-    return new_question(
+async def _chat(asked: ChatRequest, services: AppServices, project: Project) -> _Chat:
+    question = new_question(
         services,
         project,
         await _addressee(services, project, asked),
@@ -45,11 +46,12 @@ async def _chat_question(asked: AskedChat, services: AppServices, project: Proje
         fallback=asked.fallback,
         id_prefix="chatcmpl-",
     )
+    return _Chat(asked, question)
 
 
-async def _completion_questions(asked: AskedCompletion, services: AppServices, project: Project) -> list[Question]:
+async def _texts(asked: CompletionRequest, services: AppServices, project: Project) -> _Texts:
     addressee = await _addressee(services, project, asked)
-    return [
+    questions = [
         new_question(
             services,
             project,
@@ -61,10 +63,11 @@ async def _completion_questions(asked: AskedCompletion, services: AppServices, p
         )
         for prompt in asked.prompts
     ]
+    return _Texts(asked, questions)
 
 
-ChatQuestion = Annotated[Question, Depends(_chat_question)]
-CompletionQuestions = Annotated[list[Question], Depends(_completion_questions)]
+AskedChat = Annotated[_Chat, Depends(_chat)]
+AskedTexts = Annotated[_Texts, Depends(_texts)]
 
 
 async def ask_all(dispatcher: Dispatcher, questions: list[Question]) -> list[PendingAnswer]:

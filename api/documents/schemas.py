@@ -119,7 +119,7 @@ def uploaded_file(entered: Entered, purpose: Purpose) -> UploadedFile:
 UPLOAD_BODY = form_body(
     [FIELD],
     {
-        FIELD: {"type": "array", "items": FILE_FIELD},
+        FIELD: {"type": "array", "items": FILE_FIELD, "minItems": 1},
         "purpose": {"type": "string", "enum": list(get_args(Purpose)), "default": "documents"},
     },
 )

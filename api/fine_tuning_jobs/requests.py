@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from shared.promotion_policy import PromotionMode
 from shared.setup_parameters import SetupParameters
+from shared.storable import STORABLE
 from shared.training_config import FineTuningConfig
 
 NAMED_ELSEWHERE = ("model_name", "method", "seed")  # OpenAI has fields of its own for these
@@ -103,10 +104,10 @@ class MethodRequest(Strict):
 class WandbSettings(Strict):
     """Shown again; the worker's own settings say where Weights & Biases runs are kept."""
 
-    project: str = Field(min_length=1, max_length=256)
-    name: str | None = Field(None, max_length=256)
-    entity: str | None = Field(None, max_length=256)
-    tags: tuple[Annotated[str, Field(max_length=256)], ...] | None = Field(None, max_length=64)
+    project: str = Field(min_length=1, max_length=256, pattern=STORABLE)
+    name: str | None = Field(None, max_length=256, pattern=STORABLE)
+    entity: str | None = Field(None, max_length=256, pattern=STORABLE)
+    tags: tuple[Annotated[str, Field(max_length=256, pattern=STORABLE)], ...] | None = Field(None, max_length=64)
 
 
 class Integration(Strict):
@@ -155,8 +156,8 @@ class LoraOptions(FineTuningConfig):
 
 DocumentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 # Not every database takes a zero character.
-MetadataKey = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
-MetadataValue = Annotated[str, Field(max_length=512, pattern=r"^[^\x00]*$")]
+MetadataKey = Annotated[str, Field(max_length=64, pattern=STORABLE)]
+MetadataValue = Annotated[str, Field(max_length=512, pattern=STORABLE)]
 
 
 class CreateRequest(Strict):

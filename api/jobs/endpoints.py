@@ -21,7 +21,7 @@ from api.jobs.schemas import (
     metrics_point,
 )
 from api.pagination import Listing, Paging, listing
-from api.sse import sse_response
+from api.sse import event_stream, sse_response
 from shared.repositories.jobs import JobRepository
 
 router = APIRouter(prefix="/fine-tuning/jobs", tags=["jobs"])
@@ -83,7 +83,7 @@ def resume_job(
 @router.get(
     "/{job_id}/events",
     response_model=Listing[EventAnswer],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": event_stream("status", "message", "metrics", "end", "error", has_ids=True)}},
 )
 def list_events(
     job_id: Id,

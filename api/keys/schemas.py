@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.api_keys import Scope
 from shared.models import ApiKey
 from shared.repositories.keys import KeyLimits
+from shared.storable import STORABLE
 
 _MOST = 2**53
 _SCOPES = (
@@ -22,7 +23,7 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$", description="What people call it.")
+    name: str = Field(min_length=1, max_length=128, pattern=STORABLE, description="What people call it.")
     scopes: tuple[Scope, ...] = Field(min_length=1, description=_SCOPES)
     requests_per_minute: int | None = Field(None, ge=0, le=_MOST)
     upload_bytes_per_day: int | None = Field(None, ge=0, le=_MOST)

@@ -11,11 +11,12 @@ from api.openai_models.deleting import delete_model
 from api.openai_models.listing import all_models, one_model, resolved
 from api.openai_models.schemas import DeletedModel, ModelAnswer
 from api.pagination import Listing
+from shared.storable import STORABLE
 
 router = APIRouter(prefix="/v1/models", tags=["OpenAI"])
 
 # Names hold `/`, `:` and `@`. Not every database takes the character 0.
-Name = Annotated[str, Path(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Path(min_length=1, max_length=1024, pattern=STORABLE)]
 
 
 @router.get("")

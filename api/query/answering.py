@@ -13,7 +13,7 @@ from api.answers.asking import new_question
 from api.answers.delivery import deliver_whole
 from api.answers.schemas import QueryAnswer
 from api.query.choosing import Plan
-from api.query.schemas import Backend, MainAnswer, MainQuestion
+from api.query.schemas import Backend, MainAnswer
 from api.retrieval.schemas import source_of
 from api.services import Services
 from shared.errors import (
@@ -44,7 +44,6 @@ class Asking:
     services: Services
     retrieval: Retrieval
     project: str
-    asked: MainQuestion
     plan: Plan
     started_at: float
 
@@ -70,7 +69,7 @@ class Asking:
         if adapter is None:
             raise Unavailable()
         allows_base = self.services.settings.fallback and len(self.plan.order) == 1
-        answer = await self._ask_worker(adapter, self.asked.query, fallback=allows_base)
+        answer = await self._ask_worker(adapter, self.plan.asked.query, fallback=allows_base)
         return self._answer("fine-tuned", answer, ())
 
     async def _ask_documents(self, hits: Sequence[Hit]) -> MainAnswer:
@@ -95,13 +94,13 @@ class Asking:
             return await self._write(hits[: len(hits) // 2])
 
     async def _write_from(self, hits: Sequence[Hit]) -> MainAnswer:
-        settings, prompt = self.services.settings, prompt_of(self.asked.query, hits)
+        settings, prompt = self.services.settings, prompt_of(self.plan.asked.query, hits)
         if not (settings.openai_base_url and settings.rag_model):
             named = await run_in_threadpool(self._named_model)
             answer = await self._ask_worker(named, prompt, fallback=False)
             return self._answer("rag", answer, hits)
-        model = self.asked.model or settings.rag_model
-        written = await GeneratorEndpoint(settings).write(model, prompt, self.asked.sampling())
+        model = self.plan.asked.model or settings.rag_model
+        written = await GeneratorEndpoint(settings).write(model, prompt, self.plan.asked.sampling())
         return MainAnswer(
             id=new_id("answer-"),
             answer=written.text,
@@ -118,13 +117,13 @@ class Asking:
         settings = self.services.settings
         with self.services.database.read() as session:
             names = ModelNameRepository(session, (*settings.allowed_models, settings.base_model))
-            return names.resolve(self.project, self.asked.model or settings.base_model)
+            return names.resolve(self.project, self.plan.asked.model or settings.base_model)
 
     async def _ask_worker(self, named: NamedModel, text: str, *, fallback: bool) -> QueryAnswer:
         await run_in_threadpool(self._require_worker)
         turns = (Turn(role="user", content=text),)
         question = new_question(
-            self.services, self.project, named, self.asked.sampling(), fallback=fallback, turns=turns
+            self.services, self.project, named, self.plan.asked.sampling(), fallback=fallback, turns=turns
         )
         return await deliver_whole(self.request, await self.services.dispatcher.ask(question))
 

@@ -24,9 +24,10 @@ from shared.retrieval.searching import Found, Retrieval
 
 @dataclass(frozen=True)
 class Plan:
-    """The backends in the order in which they are asked, with what each needs. `passed_over` says why the first
-    choice is not even tried."""
+    """The question, and the backends in the order in which they are asked, with what each needs. `passed_over` says
+    why the first choice is not even tried."""
 
+    asked: MainQuestion
     order: tuple[Backend, ...]
     adapter: NamedModel | None = None
     found: Found | None = None
@@ -35,19 +36,19 @@ class Plan:
 
 def _plan(asked: MainQuestion, services: AppServices, retrieval: AppRetrieval, project: Project) -> Plan:
     if asked.backend == "rag":
-        return Plan(("rag",), found=_found(retrieval, project, asked))
+        return Plan(asked, ("rag",), found=_found(retrieval, project, asked))
     adapter = _adapter(services.database, project, asked.adapter)
     if asked.backend == "fine-tuned":
-        return Plan(("fine-tuned",), adapter=_required(adapter))
+        return Plan(asked, ("fine-tuned",), adapter=_required(adapter))
     if adapter is None:
-        return Plan(("rag",), found=_found_alone(retrieval, project, asked))
+        return Plan(asked, ("rag",), found=_found_alone(retrieval, project, asked))
     try:
         found = _found(retrieval, project, asked)
     except NothingIndexed:
-        return Plan(("fine-tuned",), adapter=adapter)
+        return Plan(asked, ("fine-tuned",), adapter=adapter)
     except IndexUnavailable as error:
-        return Plan(("fine-tuned",), adapter=adapter, passed_over=error.detail)
-    return Plan(_order(found, services.settings.retrieval_threshold), adapter, found)
+        return Plan(asked, ("fine-tuned",), adapter=adapter, passed_over=error.detail)
+    return Plan(asked, _order(found, services.settings.retrieval_threshold), adapter, found)
 
 
 Planned = Annotated[Plan, Depends(_plan)]

@@ -236,7 +236,7 @@ class AdapterRepository:
         noted."""
         version = self.session.get(AdapterVersion, version_id)
         if version is not None:
-            version.broken_reason = reason and reason[:1000]
+            version.broken_reason = reason
 
     def dangling(self) -> Sequence[Adapter]:
         """Adapters of all projects whose alias `live` names no version, or a deleted one."""

@@ -141,7 +141,7 @@ class DocumentRepository:
 
     def mark_failed(self, document_id: str, error: DocumentError) -> None:
         document = self.session.get_one(Document, document_id)
-        document.status, document.error_code, document.error_detail = "failed", error.code, error.detail[:1000]
+        document.status, document.error_code, document.error_detail = "failed", error.code, error.detail
 
     def delete(self, document: Document) -> None:
         """Hides the document; its row stays for the lineage of what learned from it."""

@@ -169,9 +169,7 @@ class JobRepository:
     def add_event(self, claim: Claim, *, type: str, level: str, message: str, data: dict[str, Any]) -> None:
         self._hold(claim, progress_at=now())
         self.session.add(
-            JobEvent(
-                job_id=claim.job_id, attempt=claim.attempt, type=type, level=level, message=message[:2000], data=data
-            )
+            JobEvent(job_id=claim.job_id, attempt=claim.attempt, type=type, level=level, message=message, data=data)
         )
 
     def succeed(self, claim: Claim, result: dict[str, Any]) -> None:
@@ -179,7 +177,7 @@ class JobRepository:
 
     def fail(self, claim: Claim, error: FinetunedError, result: dict[str, Any] | None = None) -> None:
         """running → failed, with a part of the result if there is one; and with it the jobs that wait for this one."""
-        said = {"error_code": error.code, "error_detail": error.detail[:2000]}
+        said = {"error_code": error.code, "error_detail": error.detail}
         self._hold(claim, status="failed", finished_at=now(), **said, **({} if result is None else {"result": result}))
         self._fail_waiting(claim.job_id)
 
@@ -318,7 +316,7 @@ class JobRepository:
 
     def _release_crashed(self, job_id: str, max_crashes: int, reason: str) -> None:
         held = (Job.id == job_id, Job.status.in_(HELD))
-        detail = f"{TrainerCrashed.cure} Last: {reason}"[:2000]
+        detail = f"{TrainerCrashed.cure} Last: {reason}"
         if self._update(
             *held,
             Job.num_crashes >= max_crashes,

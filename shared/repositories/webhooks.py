@@ -118,10 +118,10 @@ class WebhookRepository:
         self._end(claim, status="delivered", last_error=None)
 
     def retry(self, claim: ClaimedDelivery, error: str, after_seconds: float) -> None:
-        self._end(claim, last_error=error[:1000], due_at=now() + after_seconds)
+        self._end(claim, last_error=error, due_at=now() + after_seconds)
 
     def fail(self, claim: ClaimedDelivery, error: str) -> None:
-        self._end(claim, status="failed", last_error=error[:1000])
+        self._end(claim, status="failed", last_error=error)
 
     def disable(self, endpoint_id: str, reason: str) -> None:
         """The endpoint stays, but wants no events any more; what waits for it is given up."""

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import redis
 
-from shared.messages import Answer, Quality, Question, Refusal, Reply, TokenChunk, Usage
+from shared.messages import Answer, Choice, Quality, Question, Refusal, Reply, TokenChunk, Usage
 from shared.streams import ABORTS, GROUP, QUESTIONS
 
 Script = Callable[[Question], Iterable[Reply]]
@@ -76,7 +76,9 @@ def tokens(question: Question, *texts: str) -> list[Reply]:
 
 
 def answer(question: Question, text: str) -> Answer:
-    """The end of an answer by whom the question asked for; version 1 if it names an adapter."""
+    """The end of an answer by whom the question asked for; version 1 if it names an adapter. All choices are alike."""
+    quality = Quality(mean_logprob=-0.5, repetition=0.0)
+    num_choices = question.sampling.n
     return Answer(
         question_id=question.id,
         text=text,
@@ -86,9 +88,13 @@ def answer(question: Question, text: str) -> Answer:
         fallback=False,
         finish_reason="stop",
         usage=Usage(prompt_tokens=3, completion_tokens=2),
-        quality=Quality(mean_logprob=-0.5, repetition=0.0),
+        quality=quality,
         queue_ms=1.0,
         first_token_ms=2.0,
+        choices=tuple(
+            Choice(index=index, text=text, finish_reason="stop", completion_tokens=2, quality=quality)
+            for index in range(num_choices if num_choices > 1 else 0)
+        ),
     )
 
 

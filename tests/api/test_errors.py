@@ -4,10 +4,13 @@ import logging
 
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 
 from api.dependencies import WriteSession
 from shared.models import Worker
+from tests.api.test_access import concrete
 
 
 def test_every_answer_carries_a_request_id(client: TestClient) -> None:
@@ -19,7 +22,8 @@ def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_same_shape(client:
     assert client.get("/nowhere").json() == {"error": "not_found", "detail": "Not Found."}
     wrong = client.put("/documents")
     assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"]
+    assert wrong.headers["allow"] == "GET, POST"
+    assert client.post("/fine-tuning/adapters/a/versions/1").headers["allow"] == "DELETE"
 
 
 def test_errors_under_v1_are_in_the_dialect_of_openai(client: TestClient) -> None:
@@ -49,6 +53,47 @@ def test_a_validation_error_names_the_field_and_never_the_value(client: TestClie
     assert "lora_rank: " in answer.json()["detail"]
     assert "num_epochs: " in answer.json()["detail"]
     assert "hunter2" not in answer.text
+
+
+def test_what_a_body_lacks_is_said_once(client: TestClient) -> None:
+    """Parts of an endpoint that both ask for the body have it validated twice."""
+    chat = client.post("/v1/chat/completions", json={"messages": [], "model": "demo"})
+    assert chat.json()["error"]["message"] == "messages: must hold at least one message."
+    asked = client.post("/query", json={"backend": "hunter2"})
+    assert asked.json()["detail"].count("query: ") == asked.json()["detail"].count("backend: ") == 1
+
+
+def test_no_body_is_validated_twice(app: FastAPI) -> None:
+    def bodies(dependant: Dependant) -> list[str]:
+        inner = [name for one in dependant.dependencies for name in bodies(one)]
+        return [one.name for one in dependant.body_params] + inner
+
+    routes = [one for one in iter_route_contexts(app.routes) if isinstance(one.original_route, APIRoute)]
+    twice = {str(one.path) for one in routes if len(bodies(one.original_route.dependant)) > 1}
+    assert len(routes) > 80
+    assert twice == set()
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"beta": 1.0}, "method: Field 'type' is missing, which says of what kind it is"),
+        ({"type": "hunter2"}, "method: Field 'type' should be one of 'supervised', 'dpo'"),
+    ],
+)
+def test_a_wrong_kind_is_named_with_those_that_there_are(
+    client: TestClient, method: dict[str, object], said: str
+) -> None:
+    assert said in client.post("/fine-tuning/train", json={"method": method}).json()["detail"]
+
+
+def test_a_list_is_not_looked_through_from_the_character_0_on(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()["paths"]
+    lists = [path for path, one in document.items() if "after" in str(one.get("get", {}).get("parameters"))]
+    for path in lists:
+        refused = client.get(concrete(path), params={"after": "a\0b"})
+        assert refused.status_code in (400, 422), path
+    assert len(lists) > 10
 
 
 def test_a_large_body_is_refused_wherever_it_is_sent(client: TestClient) -> None:

@@ -14,8 +14,9 @@ def _run(trial: Trial) -> Outcome:
 GOALS = (
     Goal(
         "hostile-requests",
-        "Requests that Schemathesis makes of the OpenAPI document, right and wrong ones, in both dialects: no 5xx, and "
-        "no answer that the document does not tell of.",
+        "Requests that Schemathesis makes of the OpenAPI document, in both dialects: every boundary that it names, "
+        "chance, and sequences that use what earlier calls have answered. No 5xx, no answer that the document does not "
+        "tell of, no wrong value taken, nothing found that was deleted.",
         _run,
         n=5_000,
         quick_n=0,

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import Unsatisfiable
-from schemathesis.checks import not_a_server_error, response_schema_conformance, status_code_conformance
-from schemathesis.core.failures import Failure, FailureGroup
-from schemathesis.generation import GenerationMode
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.failures import AcceptedNegativeData
+from schemathesis.engine import from_schema
+from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
 from sqlalchemy import text
 
 from api.main import create_app
@@ -31,18 +32,26 @@ from tests.faults.goals import Outcome, Trial
 from tests.faults.servers import crashable_postgres
 from tests.serving import serving
 
-CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance]
-PROCESSES = 2
-MOST_SECONDS = 400.0  # for each process; what has not been asked by then is missing from `n`
+CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance, content_type_conformance]
+PHASES = ("coverage", "fuzzing", "stateful")
 _TIMEOUT_SECONDS = 20
-_MOST_TURNS = 6
-_LEFT_OUT = {"POST /keys"}  # with a first key, the service would ask for one from then on
-_TAKES_ANYTHING = {"GET /v1/models/{model}", "DELETE /v1/models/{model}"}  # half a minute is lost in finding that out
+_CHECKED = {
+    "negative_data_rejection": {"expected-statuses": ["4xx"]},
+    # The document cannot say what must fit together, and what must be there.
+    "positive_data_acceptance": {"enabled": False},
+    "ensure_resource_availability": {"enabled": False},
+}
+# How many of the cases one example stands for: a call of each of the 90 operations, twice; a sequence of calls. The
+# coverage has its own number.
+_CASES_OF_AN_EXAMPLE = {"coverage": 1, "fuzzing": 180, "stateful": 10}
+# As pydantic and FastAPI read JSON, a 0 is also false, and a true also 1.
+_READ_LENIENTLY = re.compile(r"Incorrect type|became (boolean|integer|number|string)\)")
 
 
-def document() -> Any:
+def document(config: Mapping[str, Any] | None = None) -> Any:
     """The service's own, as schemathesis reads it; both dialects are in it."""
-    return schemathesis.openapi.from_dict(create_app(Settings(_env_file=None)).openapi())
+    chosen = SchemathesisConfig.from_dict(dict(config or {}))
+    return schemathesis.openapi.from_dict(create_app(Settings(_env_file=None)).openapi(), config=chosen)
 
 
 @contextmanager
@@ -68,105 +77,59 @@ def answering_service(folder: Path, database_url: str | None = None) -> Iterator
     redis.stop()
 
 
-@dataclass(frozen=True)
-class _Share:
-    """What one process asks: every `num_parts`-th operation, `num_cases` in all."""
-
-    folder: Path
-    database_url: str | None
-    seed: int
-    part: int
-    num_parts: int
-    num_cases: int
-
-
 def try_hostile_requests(trial: Trial) -> Outcome:
-    """`n` cases, shared out to all operations; of each, a half is meant to be right and a half to be wrong."""
-    num_parts = PROCESSES if trial.n > 1_000 else 1
-    started_at = time.monotonic()
-    with _databases(trial, num_parts) as urls:
-        shares = [
-            _Share(trial.folder / str(part), url, trial.seed, part, num_parts, -(-trial.n // num_parts))
-            for part, url in enumerate(urls)
-        ]
-        if num_parts == 1:
-            results = [_ask(shares[0])]
-        else:
-            with multiprocessing.get_context("spawn").Pool(num_parts) as pool:
-                results = pool.map(_ask, shares)
-    num_asked = sum(num for num, _ in results)
-    a_second = round(num_asked / (time.monotonic() - started_at), 1)
-    violations = [said for _, found in results for said in found]
-    if num_asked < trial.n:
-        violations.append(f"only {num_asked} of {trial.n} cases were asked in {MOST_SECONDS:g} seconds")
-    return Outcome(num_asked, violations, {"cases_a_second": a_second, "processes": num_parts})
+    """Three phases, with at least `n` cases in all: what the document names (every boundary, missing field and wrong
+    method), chance, and sequences of calls that use what earlier ones have answered."""
+    trial.folder.joinpath("service").mkdir()
+    with _database(trial) as database_url, answering_service(trial.folder / "service", database_url) as url:
+        asked = {phase: _ask(url, phase, trial) for phase in PHASES}
+    num_cases = sum(num for num, _ in asked.values())
+    violations = [said for _, found in asked.values() for said in found]
+    if num_cases < trial.n:
+        violations.append(f"only {num_cases} of {trial.n} cases were asked")
+    return Outcome(num_cases, violations, {phase: num for phase, (num, _) in asked.items()})
 
 
 @contextmanager
-def _databases(trial: Trial, number: int) -> Iterator[list[str | None]]:
-    """As many empty databases of the trial's kind; None is the default, a file in the service's own folder."""
-    with ExitStack() as stack:
-        if trial.database == "sqlite":
-            yield [None] * number
-        else:
-            databases = crashable_postgres().databases
-            yield [stack.enter_context(databases.database()) for _ in range(number)]
+def _database(trial: Trial) -> Iterator[str | None]:
+    """An empty one of the trial's kind; None is the default, a file in the service's own folder."""
+    if trial.database == "sqlite":
+        yield None
+    else:
+        with crashable_postgres().databases.database() as url:
+            yield url
 
 
-def _ask(share: _Share) -> tuple[int, list[str]]:
-    """How many cases were asked, and what was wrong. An operation that has no further cases leaves its share to the
-    others in the next round."""
-    share.folder.mkdir()
-    operations = [result.ok() for result in document().get_all_operations()][share.part :: share.num_parts]
-    ways = [
-        (operation, mode)
-        for operation in operations
-        for mode in GenerationMode
-        if operation.label not in _LEFT_OUT
-        and (mode is GenerationMode.POSITIVE or operation.label not in _TAKES_ANYTHING)
+def _ask(url: str, phase: str, trial: Trial) -> tuple[int, list[str]]:
+    """How many cases of a phase were asked, and what was wrong."""
+    config = {
+        "base-url": url,
+        "seed": trial.seed,
+        "request-timeout": _TIMEOUT_SECONDS,
+        "continue-on-failure": True,
+        "checks": _CHECKED,
+        "generation": {"max-examples": -(-trial.n // _CASES_OF_AN_EXAMPLE[phase]), "no-shrink": True},
+        "phases": {one: {"enabled": one == phase} for one in ("examples", *PHASES)},
+    }
+    # With a first key, the service would ask for one from then on.
+    calls = document(config).exclude(path="/keys", method="POST")
+    num_cases, violations = 0, list[str]()
+    for event in from_schema(calls).execute():
+        if isinstance(event, ScenarioFinished):
+            num_cases += len(event.recorder.interactions)
+            violations += _failures(event)
+        elif isinstance(event, NonFatalError):
+            violations.append(f"{event.label}: {event.value!r:.600}")
+        elif isinstance(event, FatalError):
+            violations.append(f"{phase}: {event.exception!r:.600}")
+    return num_cases, violations
+
+
+def _failures(event: ScenarioFinished) -> list[str]:
+    """In a few lines each, with the call that shows it."""
+    failed = [one.failure_info for checks in event.recorder.checks.values() for one in checks if one.failure_info]
+    return [
+        f"{info.failure.operation}: {' '.join(f'{info.failure} {info.code_sample}'.split())[:900]}"
+        for info in failed
+        if not (isinstance(info.failure, AcceptedNegativeData) and _READ_LENIENTLY.search(info.failure.message))
     ]
-    asked: list[str] = []
-    violations: list[str] = []
-    deadline = time.monotonic() + MOST_SECONDS
-    with answering_service(share.folder, share.database_url) as url, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for turn in range(_MOST_TURNS):
-            each = -(-(share.num_cases - len(asked)) // max(1, len(ways)))
-            ways = [
-                (operation, mode)
-                for operation, mode in ways
-                if len(asked) < share.num_cases
-                and time.monotonic() < deadline
-                and _ask_one(operation, mode, each, share.seed + turn, url, asked, violations) >= each
-            ]
-    return len(asked), violations
-
-
-def _ask_one(
-    operation: Any, mode: GenerationMode, num: int, chosen_seed: int, url: str, asked: list[str], violations: list[str]
-) -> int:
-    """Asks up to `num` cases of one kind; how many there were."""
-    before = len(asked)
-
-    @seed(chosen_seed)
-    @settings(
-        max_examples=num, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
-    )
-    @given(case=operation.as_strategy(generation_mode=mode))
-    def send(case: schemathesis.Case) -> None:
-        asked.append(operation.label)
-        try:
-            case.call_and_validate(base_url=url, checks=CHECKS, timeout=_TIMEOUT_SECONDS)
-        except (Failure, FailureGroup) as failure:
-            violations.append(f"{operation.label}: {_said(failure)}")
-        except requests.RequestException as failure:
-            violations.append(f"{operation.label}: no answer: {failure!r:.200}")
-
-    with suppress(Unsatisfiable):  # an operation that nothing wrong can be sent to
-        send()
-    return len(asked) - before
-
-
-def _said(failure: Failure | FailureGroup) -> str:
-    """In a few lines, with the call that shows it."""
-    return " ".join(str(failure).split())[:600]

@@ -12,6 +12,7 @@ from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.messages import Answer, Question
 from shared.repositories.answers import MOST_TEXT, AnswerRepository
+from shared.storable import storable
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,6 @@ class Recorder(threading.Thread):
 
 
 def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_queries: bool) -> dict[str, Any]:
-    reason = answer.fallback_reason
     return {
         "id": question.id,
         "project_id": question.project_id,
@@ -131,7 +131,7 @@ def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_q
         "adapter": answer.adapter,
         "version": answer.version,
         "fallback": answer.fallback,
-        "fallback_reason": None if reason is None else _kept(reason)[:1000],
+        "fallback_reason": answer.fallback_reason,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.usage.prompt_tokens,
         "completion_tokens": answer.usage.completion_tokens,
@@ -146,5 +146,4 @@ def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_q
 
 
 def _kept(text: str) -> str:
-    """The text as every database takes it: Postgres refuses the character 0."""
-    return text.replace("\0", "")[:MOST_TEXT]
+    return storable(text)[:MOST_TEXT]
