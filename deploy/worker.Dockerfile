@@ -22,8 +22,9 @@ COPY --from=requirements /build/pins.txt /build/
 RUN python -m pip --python /opt/venv/bin/python install --only-binary :all: --find-links /wheels \
     --constraint /build/pins.txt "$TORCH"
 COPY --from=requirements /build/packages.txt /build/
-RUN python -m pip --python /opt/venv/bin/python install --only-binary :all: --find-links /wheels \
-    --constraint /build/pins.txt --requirement /build/packages.txt
+# rouge-score is the one package that is published without a wheel.
+RUN python -m pip --python /opt/venv/bin/python install --only-binary :all: --no-binary rouge-score \
+    --find-links /wheels --constraint /build/pins.txt --requirement /build/packages.txt
 
 FROM python:3.11-slim-bookworm
 # A new volume takes the owner of the folder that it is mounted on.

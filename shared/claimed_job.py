@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,37 +20,18 @@ class ClaimedJob:
     claim: Claim
 
     def report(self, progress: dict[str, Any]) -> None:
-        """Replaces the job's progress (JSON-able, but see `without_non_finite`), and tells the supervisor that the job
-        is alive."""
+        """Replaces the job's progress (JSON-able), and tells the supervisor that the job is alive."""
         with self.database.write() as session:
-            JobRepository(session).report_progress(self.claim, without_non_finite(progress))
+            JobRepository(session).report_progress(self.claim, progress)
 
     def log(
         self, message: str, *, type: EventType = "message", level: Level = "info", data: dict[str, Any] | None = None
     ) -> None:
         """Appends an event. `metrics` events carry numbers in `data`; a message is one sentence."""
         with self.database.write() as session:
-            JobRepository(session).add_event(
-                self.claim, type=type, level=level, message=message, data=without_non_finite(data or {})
-            )
+            JobRepository(session).add_event(self.claim, type=type, level=level, message=message, data=data or {})
 
     def is_cancelled(self) -> bool:
         """Whether nobody wants the job any more; a superseded attempt may also have made way for another."""
         with self.database.read() as session:
             return JobRepository(session).get(self.claim.project_id, self.claim.job_id).status == "cancelled"
-
-
-def without_non_finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for infinite and undefined numbers, at any depth: JSON has none, and Postgres refuses them."""
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return without_non_finite(value)
-        case list() | tuple():
-            return [_finite(one) for one in value]
-    return value

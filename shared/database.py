@@ -77,7 +77,8 @@ _REFUSED_TEXT = "22021"  # the character 0; where a request names what is looked
 # result type" after a column was altered, and a statement that a pooler's other server connection does not know).
 _LOST_STATES = ("57P", "25P03", "0A000", "26000")
 # A process that is frozen in the midst of a transaction must not hold up those that take over from it.
-_POSTGRES_OPTIONS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=20s"
+# Texts are sent as UTF-8 also to a database that knows no encoding (SQL_ASCII, of a server made with the locale C).
+_POSTGRES_OPTIONS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=20s -c client_encoding=UTF8"
 
 
 @contextmanager

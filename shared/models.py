@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import now
-from shared.storable import storable
+from shared.storable import storable_text
 
 DEFAULT_PROJECT = "default"
 
@@ -28,7 +28,7 @@ _EventId = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Words(TypeDecorator[str]):
-    """What a person is to read, whatever it holds: without the character 0, and cut to `most` characters, or to the
+    """What a person is to read, whatever it holds: storable, and cut to `most` characters, or to the
     column's length."""
 
     impl = String
@@ -39,7 +39,7 @@ class Words(TypeDecorator[str]):
         self.most = length if most is None else most
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else storable(value)[: self.most]
+        return None if value is None else storable_text(value)[: self.most]
 
 
 class Base(DeclarativeBase):
@@ -219,7 +219,7 @@ class Promotion(Base):
     from_number: Mapped[int | None]
     to_number: Mapped[int | None]
     action: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str] = mapped_column(Words(255))
     actor: Mapped[str | None] = mapped_column(String(255))
     decision: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(server_default=now())

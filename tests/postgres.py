@@ -32,10 +32,11 @@ class PostgresServer:
         migrations.upgrade(self._driver_url(_MIGRATED))
 
     @contextmanager
-    def database(self, template: str = "template1") -> Iterator[str]:
-        """The URL of a new, empty database, as a user would write it; it is dropped afterwards."""
+    def database(self, template: str = "template1", options: str = "") -> Iterator[str]:
+        """The URL of a new, empty database, as a user would write it; it is dropped afterwards. `options` as CREATE
+        DATABASE takes them."""
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} {options}")
         yield self._url(name)
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -341,7 +341,7 @@ class AdapterRepository:
             from_number=adapter.live_number,
             to_number=number,
             action=action,
-            reason=reason[:255],
+            reason=reason,
             actor=actor,
         )
         if decision is not None:

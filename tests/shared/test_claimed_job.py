@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from shared.claimed_job import ClaimedJob, without_non_finite
+from shared.claimed_job import ClaimedJob
 from shared.database import Database
 from shared.repositories.jobs import JobRepository
 
 NAN, INFINITE = float("nan"), float("inf")
-
-
-def test_numbers_that_json_does_not_know_become_null_at_any_depth() -> None:
-    values = {"a": NAN, "b": {"c": [1.5, -INFINITE, {"d": NAN}]}, "e": (INFINITE, 2), "f": "nan", "g": True, "h": None}
-    assert without_non_finite(values) == {
-        "a": None, "b": {"c": [1.5, None, {"d": None}]}, "e": [None, 2], "f": "nan", "g": True, "h": None,
-    }  # fmt: skip
 
 
 def test_progress_and_events_with_such_numbers_are_stored(database: Database) -> None:

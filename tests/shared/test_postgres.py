@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from shared import migrations
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
+from shared.repositories.jobs import JobRepository
+from shared.settings import Settings
+from tests.postgres import PostgresServer
 
 
 def num_prepared(session: Session, like: str) -> int:
@@ -76,3 +82,28 @@ def test_a_connection_that_the_server_has_ended_is_not_used_again(on_postgres: D
         other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
         with on_postgres.read() as next_one:
             assert next_one.scalar(text("SELECT pg_backend_pid()")) != pid
+
+
+def in_encoding(postgres: PostgresServer, encoding: str) -> AbstractContextManager[str]:
+    return postgres.database("template0", f"ENCODING '{encoding}' LOCALE 'C'")
+
+
+def test_a_database_that_knows_no_encoding_holds_every_text(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with in_encoding(postgres, "SQL_ASCII") as plain:
+        url = Settings(database_url=plain).resolved_database_url
+        migrations.upgrade(url)
+        assert "made with ENCODING 'UTF8'" in caplog.text
+        database = Database(url)
+        with database.write() as session:
+            job = JobRepository(session).create("default", "setup", {"texts": ["Größe × 中文"]})
+        with database.read() as session:
+            assert session.scalar(text("SELECT CAST(:said AS text)"), {"said": "Größe × 中文"}) == "Größe × 中文"
+            assert JobRepository(session).get("default", job.id).parameters == {"texts": ["Größe × 中文"]}
+        database.close()
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres: PostgresServer) -> None:
+    with in_encoding(postgres, "LATIN1") as url, pytest.raises(RuntimeError, match="encoding is LATIN1"):
+        migrations.upgrade(Settings(database_url=url).resolved_database_url)

@@ -10,12 +10,13 @@ from pathlib import Path
 import transformers
 from pydantic import ValidationError
 
-from shared.claimed_job import ClaimedJob, without_non_finite
+from shared.claimed_job import ClaimedJob
 from shared.errors import InvalidRequest, Superseded
 from shared.evaluation_parameters import EvaluationParameters
 from shared.evaluation_report import EXAMPLES, REPORT, EvaluationReport, ExampleRow
 from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
+from shared.storable import storable
 from shared.storage import Storage, disk_errors, publish_folder
 from worker.evaluation.asking import PATIENCE_SECONDS, Asking
 from worker.evaluation.contenders import Contender, contenders_of
@@ -95,7 +96,7 @@ def _end(work: Work, report: EvaluationReport, rows: Sequence[ExampleRow]) -> No
         with job.database.write() as session:
             jobs = JobRepository(session)
             jobs.add_event(job.claim, type="message", level="info", message="The evaluation is ready", data={})
-            jobs.succeed(job.claim, without_non_finite(report.model_dump(mode="json")))
+            jobs.succeed(job.claim, report.model_dump(mode="json"))
     except Superseded:
         if job.is_cancelled():  # else another attempt has it, or will
             work.storage.withdraw(final)
@@ -106,7 +107,7 @@ def _write(folder: Path, report: EvaluationReport, rows: Sequence[ExampleRow]) -
     """Raises `DiskFull`."""
     with disk_errors():
         folder.mkdir()
-        said = without_non_finite(report.model_dump(mode="json"))
+        said = storable(report.model_dump(mode="json"))
         (folder / REPORT).write_text(json.dumps(said, indent=2) + "\n", encoding="ascii")
         with (folder / EXAMPLES).open("w", encoding="ascii") as file:
             file.writelines(json.dumps(row.model_dump(mode="json")) + "\n" for row in rows)

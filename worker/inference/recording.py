@@ -12,7 +12,7 @@ from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.messages import Answer, Question
 from shared.repositories.answers import MOST_TEXT, AnswerRepository
-from shared.storable import storable
+from shared.storable import storable_text
 
 log = logging.getLogger(__name__)
 
@@ -146,4 +146,4 @@ def _row(question: Question, answer: Answer, token_ms: float | None, *, stores_q
 
 
 def _kept(text: str) -> str:
-    return storable(text)[:MOST_TEXT]
+    return storable_text(text)[:MOST_TEXT]
