@@ -239,3 +239,18 @@ def test_an_image_installs_the_core_and_its_extras_with_every_pin_but_torchs(
     assert installed == [*project["dependencies"], *project["optional-dependencies"]["api"]]
     assert (tmp_path / "pins.txt").read_text().splitlines() == ["fastapi==0.165.0", "torchlike==1.0"]
     assert f"Version: {project['version']}\n" in (tmp_path / "METADATA").read_text()
+
+
+@pytest.mark.parametrize(("name", "extras"), [("api.Dockerfile", ["api"]), ("worker.Dockerfile", ["worker"])])
+def test_every_package_is_published_as_its_image_installs_it(tmp_path: Path, name: str, extras: list[str]) -> None:
+    """The registry is asked; nothing is installed."""
+    for needed in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / needed).write_text((ROOT / needed).read_text())
+    subprocess.run([sys.executable, ROOT / "deploy" / "requirements.py", *extras, "tracing"], cwd=tmp_path, check=True)
+    options = re.findall(r"--(?:only|no)-binary \S+", dockerfile(name).rpartition("pip --python")[2])
+    asked = (
+        "pip install --dry-run --quiet --ignore-installed --no-deps --constraint pins.txt --requirement packages.txt"
+    )
+    command = [sys.executable, "-m", *" ".join([asked, *options]).split()]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
