@@ -21,6 +21,7 @@ from api.answers.records import router as answer_records
 from api.batches.endpoints import router as batches
 from api.comparisons.endpoints import router as comparisons
 from api.completions.endpoints import router as completions
+from api.described_keys import describe_keys
 from api.documents.endpoints import router as documents
 from api.errors import add_error_handlers, error_responses
 from api.estimates.endpoints import router as estimates
@@ -119,6 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.scopes = dict(SCOPES)
     app.router.routes.extend(_routes())
+    describe_keys(app)
     app.mount(PAGES, StaticFiles(directory=APP, html=True), name="pages")
     add_error_handlers(app)
     upload = settings.max_upload_bytes * settings.max_files_per_upload + _MULTIPART_OVERHEAD

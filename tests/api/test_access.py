@@ -268,3 +268,17 @@ def test_only_the_hash_of_a_secret_is_stored(rows: Database, settings: Settings)
     stored = b"".join(path.read_bytes() for path in Path(settings.data_dir).glob("finetuned.db*"))
     assert secret.encode() not in stored
     assert hash_of(secret).encode() in stored
+
+
+def test_the_openapi_document_says_which_operations_take_a_key_and_of_which_scope(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    said = {
+        (method.upper(), path): operation.get("security")
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert said["GET", "/v1/models/{model}"] == said["GET", "/documents"] == [{"ApiKey": ["read"]}, {}]
+    assert said["POST", "/keys"] == [{"ApiKey": ["admin"]}, {}]
+    public = {(method, path) for (method, path), scope in SCOPES.items() if scope == "public"}
+    assert {operation for operation, security in said.items() if security is None} == public
