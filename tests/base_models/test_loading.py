@@ -34,6 +34,19 @@ for _ in range(2):
     urlopen(os.environ["HF_ENDPOINT"] + "/loaded")
 """
 
+LOAD_INTO_LITTLE_ROOM = """
+import resource, sys
+from pathlib import Path
+from shared.errors import FinetunedError
+from worker.base_models.loading import load_model
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # stands for the disk's end
+try:
+    load_model("acme/tiny", cache_dir=Path(sys.argv[1]))
+except FinetunedError as error:
+    print(error.code)
+"""
+
 LOAD_AT_ONCE = """
 import threading
 from worker.base_models.loading import load_model
@@ -114,12 +127,12 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     hub.server_close()
 
 
-def load_twice_from(hub: Hub, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Loads `acme/tiny` in a process of its own: the hub's client reads its address when it is imported."""
+def run_beside(hub: Hub, program: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Runs it in a process of its own: the hub's client reads its address when it is imported."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment.pop("HF_HUB_OFFLINE", None)
     address = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-c", LOAD_TWICE, str(cache)]
+    command = [sys.executable, "-c", program, str(cache)]
     return subprocess.run(command, env={**environment, **address}, capture_output=True, text=True)
 
 
@@ -132,11 +145,16 @@ def test_a_model_of_the_hub_is_fetched_once_and_then_loads_with_no_network(
         torch.save(tensors, hub.folder / "pytorch_model.bin")
         (hub.folder / "model.safetensors").unlink()
     cache = tmp_path / "cache"
-    done = load_twice_from(hub, cache)
+    done = run_beside(hub, LOAD_TWICE, cache)
     assert done.stdout.split() == ["GPT2LMHeadModel"] * 2, done.stderr
     assert is_on_disk("acme/tiny", cache)
     assert len(hub.asked) > 2
     assert hub.asked[-2:] == ["/loaded"] * 2  # nothing was asked for between the two
+
+
+def test_a_disk_that_is_full_when_a_model_is_fetched_is_said_as_such(hub: Hub, tmp_path: Path) -> None:
+    done = run_beside(hub, LOAD_INTO_LITTLE_ROOM, tmp_path / "cache")
+    assert done.stdout.split() == ["disk_full"], done.stderr
 
 
 def test_a_configuration_alone_is_not_a_model_on_disk(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from shared.base_models import DEMO_MODEL, is_path
-from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported
+from shared.errors import BaseModelNotFound, BaseModelOffline, BaseModelUnsupported, DiskFull
+from shared.storage import FULL
 from worker.base_models.conversion import convert
 from worker.base_models.quantization import load_quantized
 
@@ -57,6 +58,16 @@ def import_transformers() -> None:
     that imports it meanwhile keeps the half-made one, which has no names (seen: no `AutoTokenizer`)."""
     with _importing:
         importlib.import_module("transformers")
+
+
+def quiet_transformers() -> None:
+    """For a job, which speaks through its events: no chatter, and no progress bars, which also end a load where the log
+    lies on a full disk."""
+    import_transformers()
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def load_config(name: str, cache_dir: Path | None = None) -> PretrainedConfig:
@@ -262,6 +273,8 @@ def _explained(name: str) -> Iterator[None]:
         raise
     except (*_FAULTS_OF_FILES, SafetensorError, StrictDataclassError) as error:
         causes = list(_causes(error))
+        if any(isinstance(cause, OSError) and cause.errno in FULL for cause in causes):  # of the model cache
+            raise DiskFull() from error
         if any(isinstance(cause, GatedRepoError | RepositoryNotFoundError) for cause in causes):
             raise BaseModelNotFound(
                 f"The hub has no model '{name}' that you may read; check its name, or set HF_TOKEN to a token "

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import transformers
 from pydantic import ValidationError
 
 from shared.claimed_job import ClaimedJob
@@ -18,6 +17,7 @@ from shared.repositories.jobs import JobRepository
 from shared.settings import Settings
 from shared.storable import storable
 from shared.storage import Storage, disk_errors, publish_folder
+from worker.base_models.loading import quiet_transformers
 from worker.evaluation.asking import PATIENCE_SECONDS, Asking
 from worker.evaluation.contenders import Contender, contenders_of
 from worker.evaluation.findings import Measured, report_of, rows_of
@@ -40,8 +40,7 @@ def run_evaluation(
     """Works on a claimed evaluation job until its report is there, or until `should_stop`: the next attempt goes on
     behind what is on disk. Without any inference worker for `patience_seconds` the report comes without answers.
     Errors of the tree propagate to the caller, who fails the job with them."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quiet_transformers()
     try:
         parameters = EvaluationParameters.model_validate(job.claim.parameters)
     except ValidationError as error:

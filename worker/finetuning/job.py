@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import transformers
 from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +29,7 @@ from shared.storage import Storage, make_folder, publish_file
 from shared.sweep_parameters import SWEEP
 from shared.training_config import FineTuningConfig
 from worker.base_models.formats import Learnable
-from worker.base_models.loading import load_model, load_tokenizer
+from worker.base_models.loading import load_model, load_tokenizer, quiet_transformers
 from worker.data import dataset as datasets_on_disk
 from worker.data.methods import lessons_of
 from worker.finetuning.batches import fit
@@ -75,7 +74,7 @@ def run_training(job: ClaimedJob, settings: Settings, storage: Storage, should_s
     When `should_stop()` turns true it returns after a checkpoint and leaves the job to be handed back. Errors of the
     tree propagate to the caller, who fails the job with them; its checkpoints then stay.
     """
-    _quiet_libraries()
+    quiet_transformers()
     job.log("Fine-tuning job started")
     work = _read(job, storage, settings)
     check_trackers(work.config.trackers)
@@ -280,9 +279,3 @@ def _keep(evidence: GateEvidence, storage: Storage, job_id: str) -> None:
 def _verify(model: PeftModel, staged: Path, work: Work) -> None:
     (probe,) = fit(work.train_examples[:1], NUM_PROBE_TOKENS, model.config)
     verify(model, staged, probe)
-
-
-def _quiet_libraries() -> None:
-    """A job speaks through its events: no progress bars, no chatter."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()

@@ -21,7 +21,7 @@ from shared.registry_parameters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
 from shared.settings import Settings
 from worker.adapter_files import Manifest, list_files
 from worker.base_models.formats import PromptFormat, encode_prompt, format_of
-from worker.base_models.loading import load_model, load_tokenizer
+from worker.base_models.loading import load_model, load_tokenizer, quiet_transformers
 from worker.finetuning.checkpoints import writing
 from worker.finetuning.loop import memory_errors
 from worker.finetuning.lora import frozen_dtype, quiet_peft
@@ -82,6 +82,7 @@ def read_foreign(folder: Path, model: str | None, settings: Settings) -> Foreign
 def stage_foreign(adapter: ForeignAdapter, staged: Path, settings: Settings, lineage: Mapping[str, Any]) -> Manifest:
     """Tries the adapter on its base model and writes what is published into `staged`. Nothing of the configuration is
     taken over but what was understood. Raises `ImportRefused`, or a `BaseModelError`."""
+    quiet_transformers()
     model = load_model(adapter.base_model, cache_dir=settings.model_cache_dir, dtype=frozen_dtype())
     tokenizer = _tokenizer(adapter, settings, model)
     style = _prompt_format(adapter.folder, model, tokenizer)

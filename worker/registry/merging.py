@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from shared.disk import DiskRoom
 from shared.settings import Settings
-from worker.base_models.loading import load_config, load_model, load_tokenizer
+from worker.base_models.loading import load_config, load_model, load_tokenizer, quiet_transformers
 from worker.finetuning.checkpoints import writing
 from worker.finetuning.loop import memory_errors
 from worker.finetuning.lora import quiet_peft
@@ -20,6 +20,7 @@ from worker.finetuning.lora import quiet_peft
 def save_merged(base_model: str, adapter: Path, folder: Path, settings: Settings) -> None:
     """Writes model and tokenizer as `from_pretrained` takes them. Merged in fp32, kept in the base's own precision.
     Raises `DiskFull` unless there is room for it and for the file that is made of it."""
+    quiet_transformers()
     cache_dir = settings.model_cache_dir
     kept_as = getattr(load_config(base_model, cache_dir), "dtype", None) or torch.float32
     base = load_model(base_model, cache_dir=cache_dir, dtype=torch.float32)
