@@ -149,10 +149,12 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Those of all routes with this path; the router knows only those of the first."""
-    found = [one for one in iter_route_contexts(request.app.routes) if one.path and one.methods]
+    """Those of all routes with this path, of which the router knows only the first; of the pages' files, which have
+    none, what files take."""
+    routes = [one for one in iter_route_contexts(request.app.routes) if one.path and one.methods]
     path = request.url.path
-    return ", ".join(sorted({method for one in found if one.path_regex.match(path) for method in one.methods or ()}))
+    methods = {method for one in routes if one.path_regex.match(path) for method in one.methods or ()}
+    return ", ".join(sorted(methods or {"GET", "HEAD"}))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_same_shape(client:
     assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "GET, POST"
     assert client.post("/fine-tuning/adapters/a/versions/1").headers["allow"] == "DELETE"
+    assert client.post("/ui/index.html").headers["allow"] == "GET, HEAD"
 
 
 def test_errors_under_v1_are_in_the_dialect_of_openai(client: TestClient) -> None:

@@ -146,7 +146,7 @@ class PlayedWorker:
             claims.extend([claim] if claim is not None else [])
             return bool(claims)
 
-        until(try_it)
+        until(try_it, 30)
         return claims[0]
 
     def report(self, claim: Claim, **progress: float) -> None:

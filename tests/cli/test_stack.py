@@ -82,13 +82,13 @@ def tend_until(stack: Stack, is_true: Callable[[], bool]) -> None:
         stack.tend()
         return is_true()
 
-    until(look)
+    until(look, 30)
 
 
 def test_a_part_that_dies_is_started_again(build: Build, pids: Pids, tmp_path: Path, said: list[str]) -> None:
     stack = build(Part("worker", python(WITH_CHILD, tmp_path / "pids")))
     stack.start()
-    until(lambda: len(pids("pids")) == 2)
+    until(lambda: len(pids("pids")) == 2, 30)
 
     os.kill(pids("pids")[0], signal.SIGKILL)
 
@@ -121,7 +121,7 @@ def test_a_part_that_cannot_be_started_says_why(build: Build, said: list[str]) -
 def test_stopping_leaves_no_process(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("one", python(WITH_CHILD, tmp_path / "one")), Part("two", python(WITH_CHILD, tmp_path / "two")))
     stack.start()
-    until(lambda: len(pids("one") + pids("two")) == 4)
+    until(lambda: len(pids("one") + pids("two")) == 4, 30)
 
     stack.stop()
 
@@ -131,7 +131,7 @@ def test_stopping_leaves_no_process(build: Build, pids: Pids, tmp_path: Path) ->
 def test_a_part_that_will_not_stop_is_killed_after_its_grace(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("stubborn", python(STUBBORN, tmp_path / "pids"), grace_seconds=0.2))
     stack.start()
-    until(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")), 30)
 
     stack.stop()
 
@@ -141,7 +141,7 @@ def test_a_part_that_will_not_stop_is_killed_after_its_grace(build: Build, pids:
 def test_a_second_request_kills_at_once(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("stubborn", python(STUBBORN, tmp_path / "pids"), grace_seconds=1000))
     stack.start()
-    until(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")), 30)
 
     stack.request_kill()
     stack.stop()
@@ -156,7 +156,7 @@ def test_the_last_stage_stops_first(build: Build, tmp_path: Path) -> None:
     ]
     stack = build(*parts)
     stack.start()
-    until(lambda: all((tmp_path / "logs" / f"{part.name}.log").read_text() for part in parts))
+    until(lambda: all((tmp_path / "logs" / f"{part.name}.log").read_text() for part in parts), 30)
 
     stack.stop()
 
@@ -213,26 +213,26 @@ def test_a_killed_owner_leaves_no_process(pids: Pids, tmp_path: Path) -> None:
             textwrap.dedent(STUBBORN),
         )
     )
-    until(lambda: len(pids("plain")) == 2 and len(pids("stubborn")) == 1)
+    until(lambda: len(pids("plain")) == 2 and len(pids("stubborn")) == 1, 30)
     everyone = pids("plain") + pids("stubborn")
     leashes = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in everyone]
 
     owner.kill()
     owner.wait()
 
-    until(lambda: not any(map(is_alive, everyone + leashes)))
+    until(lambda: not any(map(is_alive, everyone + leashes)), 30)
 
 
 def test_a_killed_leash_takes_its_part_along(build: Build, pids: Pids, tmp_path: Path) -> None:
     stack = build(Part("worker", python(STUBBORN, tmp_path / "pids")))
     stack.start()
-    until(lambda: bool(pids("pids")))
+    until(lambda: bool(pids("pids")), 30)
     part = pids("pids")[0]
     leash = int(Path(f"/proc/{part}/stat").read_text().rpartition(")")[2].split()[1])
 
     os.kill(leash, signal.SIGKILL)
 
-    until(lambda: not is_alive(part))
+    until(lambda: not is_alive(part), 30)
 
 
 def test_it_says_what_is_missing_when_it_never_gets_ready(build: Build) -> None:

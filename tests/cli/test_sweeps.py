@@ -63,7 +63,7 @@ def test_a_sweep_is_followed_to_its_version(finetuned: Run, document: Path, rows
                     found.append(claim)
                 return claim is not None
 
-            until(try_it)
+            until(try_it, 30)
 
     worker = threading.Thread(target=work)
     worker.start()

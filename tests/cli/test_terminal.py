@@ -125,7 +125,7 @@ def test_without_a_terminal_a_training_is_lines_on_standard_error_and_json_alone
 ) -> None:
     process = start(service_url, "train", document, "--adapter", "handbook", "--model", "demo", "--json")
     worker = PlayedWorker(rows)
-    until(lambda: num_jobs(rows) == 2)
+    until(lambda: num_jobs(rows) == 2, 30)
     worker.succeed(worker.claim("setup"))
     claim = worker.claim("training")
     worker.report(claim, step=5, total_steps=10, train_loss=2.5)
